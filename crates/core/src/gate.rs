@@ -1,0 +1,264 @@
+//! Waiting in turn: the slow path of an acquisition.
+//!
+//! A robust mutex alone is unfair: whoever releases it and comes back is there before the one that
+//! was woken. So those who wait stand at a gate, a second robust mutex, whose holder alone waits for
+//! main. Gates are advice (main excludes) and leak nothing in a kill: there is no ticket and no count.
+//!
+//! Two gates, because a waiter that is stopped (SIGSTOP, a frozen container) keeps the gate it has.
+//! `turn` names the one that serves; it is advanced past a holder that does not run:
+//!
+//! ```text
+//!   turn % 3   serves   advanced by whoever ...
+//!   0          a        waits at a, finds main free twice in 10 ms and a's holder unmoved: to b, or
+//!                       to none if b is closed too
+//!   1          b        the same, the other way round
+//!   2          none     finds a gate open: to that one. Meanwhile all wait for main: unfair, but
+//!                       nobody hangs
+//! ```
+//!
+//! Every wait is in slices. A wake-up can be lost (musl loses them in a kill, a frozen waiter swallows
+//! them), an owner can be lost (recovery), a caller can want to stop: all are looked at in between.
+
+use core::sync::atomic::Ordering;
+
+use crate::layout::Slot;
+use crate::recover::{Effort, recover};
+use crate::slot::{Lock, Refusal};
+use crate::sys::clock::{self, NS_PER_MS};
+use crate::sys::mutex::{Lock as MutexLock, Mutex, gettid};
+
+const MAIN_SLICE_NS: u64 = 100 * NS_PER_MS;
+const FIRST_GATE_SLICE_NS: u64 = 50 * NS_PER_MS;
+const LAST_GATE_SLICE_NS: u64 = 400 * NS_PER_MS;
+/// How long a gate's holder may leave a free main alone before it is passed over.
+const SECOND_LOOK_NS: u64 = 10 * NS_PER_MS;
+
+/// Whom the wait is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// This thread, which will own main.
+    Own,
+    /// Another thread, to which this one will offer it.
+    Offer,
+}
+
+/// Main is this thread's, and so is the gate that it waited behind, if one served.
+pub struct Won {
+    pub(crate) owner_died: bool,
+    gate: Option<&'static Mutex>,
+}
+
+impl Won {
+    /// Lets the next one to main.
+    pub fn open_gate(self) {
+        if let Some(gate) = self.gate {
+            gate.unlock();
+        }
+    }
+}
+
+fn serving(slot: &Slot, turn: u32) -> Option<&Mutex> {
+    match turn % 3 {
+        0 => Some(&slot.gate_a),
+        1 => Some(&slot.gate_b),
+        _ => None,
+    }
+}
+
+/// Whether one may go to main at once: nobody holds the serving gate, or none serves.
+pub fn is_open(slot: &Slot) -> bool {
+    serving(slot, slot.turn.load(Ordering::Relaxed)).is_none_or(|gate| gate.owner() == 0)
+}
+
+/// Moves `turn` on from `seen` to the next number that names `state`.
+fn advance(slot: &Slot, seen: u32, state: u32) -> bool {
+    // Three steps reach every state; the fourth is for the end of the u32, which 3 does not divide.
+    let next = (1..=4).map(|step| seen.wrapping_add(step)).find(|turn| turn % 3 == state);
+    next.is_some_and(|turn| {
+        slot.turn.compare_exchange(seen, turn, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// How long the next wait at a gate may last: doubling, and never in step with anybody else's.
+struct Slices {
+    next_ns: u64,
+    noise: u64,
+}
+
+impl Slices {
+    fn new() -> Self {
+        let seed = clock::monotonic_ns() ^ (u64::from(gettid()) << 32);
+        Self { next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
+    }
+
+    fn take(&mut self) -> u64 {
+        // xorshift64 (Marsaglia, 2003).
+        self.noise ^= self.noise << 13;
+        self.noise ^= self.noise >> 7;
+        self.noise ^= self.noise << 17;
+        let slice = self.next_ns;
+        self.next_ns = (slice * 2).min(LAST_GATE_SLICE_NS);
+        slice * 3 / 4 + self.noise % (slice / 2)
+    }
+
+    fn restart(&mut self) {
+        self.next_ns = FIRST_GATE_SLICE_NS;
+    }
+}
+
+/// What is looked at between two slices.
+struct Waiter<'a> {
+    lock: &'a Lock,
+    deadline: Option<u64>,
+    go_on: &'a mut dyn FnMut() -> bool,
+}
+
+impl Waiter<'_> {
+    /// How much of `slice` is left to the deadline, or why to stop.
+    fn cut(&mut self, slice: u64) -> Result<u64, Refusal> {
+        let Some(deadline) = self.deadline else { return Ok(slice) };
+        match deadline.saturating_sub(clock::monotonic_ns()) {
+            0 => Err(Refusal::TimedOut),
+            left => Ok(left.min(slice)),
+        }
+    }
+
+    fn between(&mut self) -> Result<(), Refusal> {
+        self.lock.segment.is_stale();
+        if (self.go_on)() { Ok(()) } else { Err(Refusal::Stopped) }
+    }
+
+    /// One slice of waiting for main; `None` if it went by.
+    fn main(&mut self) -> Result<Option<bool>, Refusal> {
+        let main = &self.lock.slot.main;
+        match main.lock_for(self.cut(MAIN_SLICE_NS)?) {
+            MutexLock::Got { owner_died } => Ok(Some(owner_died)),
+            MutexLock::Busy => {
+                recover(self.lock.segment, main, Effort::Full);
+                Ok(None)
+            }
+            MutexLock::Own => Err(Refusal::Own),
+            MutexLock::Broken(errno) => Err(Refusal::Broken(errno)),
+        }
+    }
+
+    /// Waits for main behind `gate`, which is this thread's. `None`: `turn` has moved on, and the
+    /// gate is open again.
+    fn behind(&mut self, gate: &'static Mutex, turn: u32) -> Result<Option<Won>, Refusal> {
+        while self.lock.slot.turn.load(Ordering::Acquire) == turn {
+            let waited = self.main();
+            match waited {
+                Ok(Some(owner_died)) => return Ok(Some(Won { owner_died, gate: Some(gate) })),
+                Ok(None) => {}
+                Err(refusal) => {
+                    gate.unlock();
+                    return Err(refusal);
+                }
+            }
+            if let Err(refusal) = self.between() {
+                gate.unlock();
+                return Err(refusal);
+            }
+        }
+        gate.unlock();
+        Ok(None)
+    }
+
+    /// A slice at `gate` went by and main is free: is the gate's holder running? Looks a second time
+    /// before it says no: a holder that merely has not been scheduled moves within 10 ms.
+    fn suspect(&mut self, gate: &'static Mutex, turn: u32) -> Result<Suspicion, Refusal> {
+        let slot = self.lock.slot;
+        let (holder, token) = (gate.owner(), slot.token.load(Ordering::Relaxed));
+        if holder == 0 || slot.main.owner() != 0 {
+            return Ok(Suspicion::None);
+        }
+        match gate.lock_for(self.cut(SECOND_LOOK_NS)?) {
+            MutexLock::Got { .. } => return Ok(Suspicion::GateOpened),
+            MutexLock::Busy => {}
+            MutexLock::Own => return Err(Refusal::Own),
+            MutexLock::Broken(errno) => return Err(Refusal::Broken(errno)),
+        }
+        let unmoved = gate.owner() == holder
+            && slot.token.load(Ordering::Relaxed) == token
+            && slot.main.owner() == 0;
+        if !unmoved {
+            return Ok(Suspicion::None);
+        }
+        let (other, state) =
+            if turn.is_multiple_of(3) { (&slot.gate_b, 1) } else { (&slot.gate_a, 0) };
+        recover(self.lock.segment, other, Effort::Full);
+        let state = if other.owner() == 0 { state } else { 2 };
+        Ok(if advance(slot, turn, state) { Suspicion::Advanced } else { Suspicion::None })
+    }
+
+    /// No gate serves: waits for main like everybody, unless a gate can be put back to work.
+    fn without_gate(&mut self, turn: u32) -> Result<Option<Won>, Refusal> {
+        let slot = self.lock.slot;
+        for (gate, state) in [(&slot.gate_a, 0), (&slot.gate_b, 1)] {
+            recover(self.lock.segment, gate, Effort::Full);
+            if gate.owner() == 0 {
+                advance(slot, turn, state);
+                return Ok(None);
+            }
+        }
+        let won = self.main()?.map(|owner_died| Won { owner_died, gate: None });
+        if won.is_none() {
+            self.between()?;
+        }
+        Ok(won)
+    }
+}
+
+enum Suspicion {
+    None,
+    GateOpened,
+    Advanced,
+}
+
+/// Waits until this thread has main. Between slices it looks for owners that are gone, for the
+/// deadline, and asks `go_on`.
+pub fn wait(
+    lock: &Lock,
+    goal: Goal,
+    deadline: Option<u64>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Won, Refusal> {
+    let slot: &'static Slot = lock.slot;
+    let mut waiter = Waiter { lock, deadline, go_on };
+    let mut slices = Slices::new();
+    loop {
+        let turn = slot.turn.load(Ordering::Acquire);
+        let Some(gate) = serving(slot, turn) else {
+            match waiter.without_gate(turn)? {
+                Some(won) => return Ok(won),
+                None => continue,
+            }
+        };
+        let mut mine = match gate.lock_for(waiter.cut(slices.take())?) {
+            MutexLock::Got { .. } => true,
+            MutexLock::Busy => false,
+            // Another copy of the library in this thread waits here: leave the gate to it.
+            MutexLock::Own => return Err(Refusal::Own),
+            MutexLock::Broken(errno) => return Err(Refusal::Broken(errno)),
+        };
+        if !mine {
+            waiter.between()?;
+            recover(lock.segment, gate, Effort::Full);
+            match waiter.suspect(gate, turn)? {
+                Suspicion::None => {}
+                Suspicion::GateOpened => mine = true,
+                Suspicion::Advanced => {
+                    slices.restart();
+                    if goal == Goal::Own
+                        && let MutexLock::Got { owner_died } = slot.main.try_lock()
+                    {
+                        return Ok(Won { owner_died, gate: None });
+                    }
+                }
+            }
+        }
+        if mine && let Some(won) = waiter.behind(gate, turn)? {
+            return Ok(won);
+        }
+    }
+}

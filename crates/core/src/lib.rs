@@ -1,0 +1,39 @@
+//! Robust locks between processes of one Linux machine, allocated by id out of a shared segment.
+//!
+//! Layers call downwards only: [`Manager`] → slot and gate, id map, segment → recovery → `sys`.
+//! DESIGN.md tells the whole story.
+
+// loom replaces the id map's atomics, and a segment cannot be made of loom's.
+pub mod idmap;
+
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod gate;
+#[cfg(not(loom))]
+mod layout;
+#[cfg(not(loom))]
+mod manager;
+#[cfg(not(loom))]
+mod open;
+#[cfg(not(loom))]
+mod recover;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(not(loom))]
+mod slot;
+#[cfg(not(loom))]
+mod sys;
+
+#[cfg(not(loom))]
+pub use crate::{
+    error::{Code, Error, Result},
+    gate::Won,
+    layout::{DEFAULT_CAPACITY, MAX_LOCKS},
+    manager::{Handle, Manager},
+    open::{Mode, OpenOptions},
+    segment::Segment,
+    slot::{Acquired, Lock, MAX_HELD, Refusal},
+    sys::clock::monotonic_ns,
+    sys::file::{effective_uid, make_private_folder},
+};

@@ -1,0 +1,222 @@
+//! One lock: acquiring, releasing, and what the next holder is told.
+//!
+//! The dirty rule. `dirty` is written after `main` has been acquired and cleared before it is
+//! released, and tells by itself whether a holder died inside:
+//!
+//! ```text
+//!   main   dirty          meaning
+//!   free   0              nobody inside, the data is whole
+//!   held   0              acquiring or releasing: a death here hurts nobody
+//!   held   generation     inside, or the guard of a dead holder's data is out
+//!   free   generation     a holder died inside, and nobody has declared the data repaired
+//!   free   other          left by a holder of an earlier allocation of the id: means nothing
+//! ```
+//!
+//! EOWNERDEAD of the mutex is answered at once and tells the user nothing: a kill between acquiring
+//! and writing `dirty` is no owner's death, and a death that the kernel lost is one all the same.
+
+use core::cell::Cell;
+use core::sync::atomic::Ordering;
+
+use crate::gate;
+use crate::layout::{DIRTY, Slot};
+use crate::recover::{Effort, recover};
+use crate::segment::Segment;
+use crate::sys::clock::{self, NS_PER_MS};
+use crate::sys::mutex::{self, Lock as MutexLock, gettid};
+
+/// The kernel walks 2048 entries of a dead thread's list. This leaves room for a second copy of the
+/// library in the same thread, and for the gates and the admin mutex.
+pub const MAX_HELD: u32 = 960;
+
+thread_local!(static HELD: Cell<u32> = const { Cell::new(0) });
+
+/// A lock of the pool, whoever has it allocated.
+#[derive(Clone, Copy)]
+pub struct Lock {
+    pub(crate) segment: &'static Segment,
+    pub(crate) slot: &'static Slot,
+}
+
+/// What a holder is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// A holder died inside its critical section, and nobody has declared the data repaired.
+    pub owner_died: bool,
+    /// The fencing token: larger than that of every earlier holder of this id.
+    pub token: u64,
+}
+
+/// Why a lock was not acquired, or not released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Busy,
+    /// This thread holds it itself.
+    Own,
+    TimedOut,
+    /// The caller said stop between two slices.
+    Stopped,
+    TooManyHeld,
+    /// Not held by this thread.
+    NotHeld,
+    Forked,
+    /// The mutex is damaged; the errno of the call.
+    Broken(i32),
+}
+
+impl Lock {
+    pub(crate) fn new(segment: &'static Segment, slot: &'static Slot) -> Self {
+        Self { segment, slot }
+    }
+
+    fn check() -> Result<(), Refusal> {
+        if mutex::forked() {
+            return Err(Refusal::Forked);
+        }
+        if HELD.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
+    }
+
+    /// One try, whoever else waits; heals the mutex of an owner that is gone.
+    pub fn try_acquire(&self) -> Result<Acquired, Refusal> {
+        Self::check()?;
+        self.try_main().or_else(|refusal| match refusal {
+            Refusal::Busy => self.try_again(),
+            _ => Err(refusal),
+        })
+    }
+
+    #[cold]
+    fn try_again(&self) -> Result<Acquired, Refusal> {
+        if recover(self.segment, &self.slot.main, Effort::Sparing) {
+            return self.try_main();
+        }
+        Err(Refusal::Busy)
+    }
+
+    /// One try that does not overtake those who stand at the gate.
+    pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
+        Self::check()?;
+        if gate::is_open(self.slot) { self.try_main() } else { Err(Refusal::Busy) }
+    }
+
+    fn try_main(&self) -> Result<Acquired, Refusal> {
+        self.entered(self.slot.main.try_lock())
+    }
+
+    pub(crate) fn entered(&self, lock: MutexLock) -> Result<Acquired, Refusal> {
+        match lock {
+            MutexLock::Got { owner_died } => Ok(self.enter(owner_died)),
+            MutexLock::Busy => Err(Refusal::Busy),
+            MutexLock::Own => Err(Refusal::Own),
+            MutexLock::Broken(errno) => Err(Refusal::Broken(errno)),
+        }
+    }
+
+    /// Waits in turn until it has the lock, on this thread. `go_on` is asked between slices, at
+    /// least every half second. A timeout makes one last try, whoever else waits.
+    pub fn acquire(
+        &self,
+        timeout_ms: Option<f64>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Acquired, Refusal> {
+        match self.try_in_turn() {
+            Err(Refusal::Busy) => {}
+            settled => return settled,
+        }
+        let now = clock::monotonic_ns();
+        let deadline = timeout_ms.map(|ms| now.saturating_add((ms * NS_PER_MS as f64) as u64));
+        let waited = gate::wait(self, gate::Goal::Own, deadline, go_on);
+        match waited {
+            Ok(won) => {
+                // Told first, so that a death from here on counts.
+                let acquired = self.enter(won.owner_died);
+                won.open_gate();
+                Ok(acquired)
+            }
+            Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
+                Refusal::Busy => Refusal::TimedOut,
+                other => other,
+            }),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// A helper thread's wait: until it is this thread's turn and the lock is free, which it then
+    /// leaves to the thread that it waits for, behind the gate that it keeps closed.
+    pub fn wait_for_turn(&self, go_on: &mut dyn FnMut() -> bool) -> Result<gate::Won, Refusal> {
+        if mutex::forked() {
+            return Err(Refusal::Forked);
+        }
+        let won = gate::wait(self, gate::Goal::Offer, None, go_on)?;
+        // A real lock and unlock: it keeps the C library's chain of wake-ups whole.
+        self.slot.main.unlock();
+        Ok(won)
+    }
+
+    /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
+    fn enter(&self, owner_died: bool) -> Acquired {
+        HELD.set(HELD.get() + 1);
+        let slot = self.slot;
+        let acquired = self.inside();
+        if owner_died && acquired.owner_died {
+            slot.deaths.store(slot.deaths.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
+        slot.owner_tid.store(gettid(), Ordering::Relaxed);
+        slot.owner_start.store(self.segment.own_start, Ordering::Relaxed);
+        slot.since.store(clock::coarse_ns(), Ordering::Relaxed);
+        acquired
+    }
+
+    fn inside(&self) -> Acquired {
+        let slot = self.slot;
+        let mark = DIRTY | slot.generation.load(Ordering::Relaxed);
+        let owner_died = slot.dirty.load(Ordering::Relaxed) == mark;
+        slot.dirty.store(mark, Ordering::Release);
+        let token = slot.token.load(Ordering::Relaxed) + 1;
+        slot.token.store(token, Ordering::Release);
+        Acquired { owner_died, token }
+    }
+
+    /// The dirty rule's second half: `keep_dirty` for a guard that was told of a death and has not
+    /// declared the data repaired.
+    fn leave(&self, keep_dirty: bool) {
+        if !keep_dirty {
+            self.slot.dirty.store(0, Ordering::Release);
+        }
+    }
+
+    /// Releases the lock; complete when it returns.
+    pub fn release(&self, keep_dirty: bool) -> Result<(), Refusal> {
+        self.check_mine()?;
+        self.leave(keep_dirty);
+        self.slot.main.unlock();
+        HELD.set(HELD.get() - 1);
+        Ok(())
+    }
+
+    /// Passes the lock on inside this thread, if nobody stands at the gate; the mutex stays locked.
+    pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
+        self.check_mine()?;
+        if !gate::is_open(self.slot) {
+            return Err(Refusal::Busy);
+        }
+        self.leave(keep_dirty);
+        let acquired = self.inside();
+        self.slot.since.store(clock::coarse_ns(), Ordering::Relaxed);
+        Ok(acquired)
+    }
+
+    /// Before anything is written: the error-checking unlock would say no too late.
+    fn check_mine(&self) -> Result<(), Refusal> {
+        if mutex::forked() {
+            return Err(Refusal::Forked);
+        }
+        if self.slot.main.owner() == gettid() { Ok(()) } else { Err(Refusal::NotHeld) }
+    }
+
+    /// Whether any thread has it at this instant, as the lock word says.
+    pub fn is_held(&self) -> bool {
+        self.slot.main.owner() != 0
+    }
+}
