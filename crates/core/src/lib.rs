@@ -9,6 +9,8 @@ pub mod idmap;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod folder;
+#[cfg(not(loom))]
 mod gate;
 #[cfg(not(loom))]
 mod layout;
@@ -28,6 +30,7 @@ mod sys;
 #[cfg(not(loom))]
 pub use crate::{
     error::{Code, Error, Result},
+    folder::private_folder,
     gate::Won,
     layout::{DEFAULT_CAPACITY, MAX_LOCKS},
     manager::{Handle, Manager},
@@ -35,5 +38,5 @@ pub use crate::{
     segment::Segment,
     slot::{Acquired, Lock, MAX_HELD, Refusal},
     sys::clock::monotonic_ns,
-    sys::file::{effective_uid, make_private_folder},
+    sys::proc::block_signals,
 };

@@ -208,10 +208,14 @@ impl Segment {
         }
     }
 
+    pub(crate) fn is_known_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
     /// Whether the file has lost its name: processes that start now make another segment, and do not
     /// exclude those that have this one. Looks each time until it is so.
     pub fn is_stale(&self) -> bool {
-        if self.stale.load(Ordering::Relaxed) {
+        if self.is_known_stale() {
             return true;
         }
         let stale = self.file.metadata().is_ok_and(|meta| meta.nlink() == 0);

@@ -215,6 +215,11 @@ impl Lock {
         if self.slot.main.owner() == gettid() { Ok(()) } else { Err(Refusal::NotHeld) }
     }
 
+    /// Whether a wait in this process has seen that the segment's file is deleted.
+    pub fn in_deleted_file(&self) -> bool {
+        self.segment.is_known_stale()
+    }
+
     /// Whether any thread has it at this instant, as the lock word says.
     pub fn is_held(&self) -> bool {
         self.slot.main.owner() != 0

@@ -41,6 +41,12 @@ pub fn own_start() -> u64 {
     after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
+/// pthread_sigmask(3): signals are for the program's own threads, not for a helper's small stack.
+pub fn block_signals() {
+    // It fails only for a bad first argument, and a failure would leave things as usual.
+    let _ = nix::sys::signal::SigSet::all().thread_block();
+}
+
 /// kill(2) with signal 0: whether a thread of this id is known to be gone. (The kernel finds threads
 /// by it too, not only processes.)
 pub fn no_such_thread(tid: u32) -> bool {

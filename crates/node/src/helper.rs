@@ -1,0 +1,411 @@
+//! Helper threads: they wait for a lock in the place of a JS thread, and never own it for longer than
+//! it takes to let go of it again.
+//!
+//! One [`Waiter`] per environment and lock, and at most one helper serves it:
+//!
+//! ```text
+//!   phase      what happens                          moved by
+//!   Idle       nobody serves it                      arm → Queued
+//!   Queued     stands in the pool's queue            a helper takes it → Waiting
+//!   Waiting    a helper is on the slow path          its turn, armed → Offering; not armed → Idle
+//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered;
+//!              main is free, JS has been called      patience over → Idle, the gate is opened
+//!   Answered   the helper is about to open the gate  armed → Waiting; not armed → Idle
+//! ```
+//!
+//! If the process dies anywhere here, the helper's mutexes are released by the kernel, and it had
+//! none that a user's data stood behind.
+
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use napi::{Env, sys};
+use robust_lock_core::{Lock, Refusal, block_signals, monotonic_ns};
+
+use crate::hot::{self, verdict};
+use crate::{EnvState, check};
+
+const MAX_HELPERS: usize = 64;
+const STACK_BYTES: usize = 128 << 10;
+/// How long a helper without work stays.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a helper serves one lock while others wait for a helper.
+const STINT_NS: u64 = 1_000_000_000;
+/// How long an offer stands: halved by each miss, doubled by each hit.
+const MOST_PATIENCE: Duration = Duration::from_millis(5);
+const LEAST_PATIENCE: Duration = Duration::from_micros(300);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Queued,
+    Waiting,
+    Offering,
+    Answered,
+}
+
+struct State {
+    phase: Phase,
+    /// Whether JS wants the lock still.
+    armed: bool,
+    patience: Duration,
+    offered_ns: u64,
+    failure: Option<Refusal>,
+    /// The segment's file is deleted; None once JS has been told.
+    stale: Option<bool>,
+}
+
+/// A lock that an environment waits for, or has waited for.
+pub(crate) struct Waiter {
+    lock: Lock,
+    segment: u32,
+    id: u32,
+    inbox: Arc<Inbox>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The waiter of a lock, made when it is first needed.
+pub(crate) fn waiter(state: &EnvState, segment: u32, id: u32) -> Option<Arc<Waiter>> {
+    let lock = state.lock(segment, id)?;
+    let mut waiters = state.waiters.borrow_mut();
+    let waiter = waiters.entry((segment, id)).or_insert_with(|| {
+        Arc::new(Waiter {
+            lock,
+            segment,
+            id,
+            inbox: Arc::clone(&state.inbox),
+            state: Mutex::new(State {
+                phase: Phase::Idle,
+                armed: false,
+                patience: MOST_PATIENCE,
+                offered_ns: 0,
+                failure: None,
+                stale: Some(false),
+            }),
+            changed: Condvar::new(),
+        })
+    });
+    Some(Arc::clone(waiter))
+}
+
+impl Waiter {
+    /// Wants the lock. An offer that stands is declined by it. False if no helper can be had.
+    pub(crate) fn arm(self: &Arc<Self>) -> bool {
+        let mut state = locked(&self.state);
+        state.armed = true;
+        match state.phase {
+            Phase::Idle => {
+                state.phase = Phase::Queued;
+                drop(state);
+                return POOL.push(Arc::clone(self)) || self.give_up();
+            }
+            Phase::Offering => self.answer(&mut state),
+            Phase::Queued | Phase::Waiting | Phase::Answered => {}
+        }
+        true
+    }
+
+    fn give_up(&self) -> bool {
+        let mut state = locked(&self.state);
+        state.phase = Phase::Idle;
+        state.armed = false;
+        false
+    }
+
+    /// Wants it no more.
+    pub(crate) fn stand_down(&self) {
+        let mut state = locked(&self.state);
+        state.armed = false;
+        if state.phase == Phase::Offering {
+            self.answer(&mut state);
+        }
+    }
+
+    fn answer(&self, state: &mut State) {
+        state.phase = Phase::Answered;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn wait_for_offer(&self, patience: Duration) -> bool {
+        let pending = |state: &mut State| state.phase != Phase::Offering && state.armed;
+        let state = locked(&self.state);
+        let waited = self.changed.wait_timeout_while(state, patience, pending);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let offered = state.phase == Phase::Offering;
+        if offered {
+            // Taken here; the call that announces it will find nothing.
+            locked(&self.inbox.offers).retain(|offer| !ptr::eq(&**offer, self));
+        }
+        offered
+    }
+
+    /// Asked between two slices of the wait.
+    fn is_wanted(self: &Arc<Self>) -> bool {
+        let mut state = locked(&self.state);
+        if self.lock.in_deleted_file() && state.stale == Some(false) {
+            state.stale = Some(true);
+            self.inbox.post(Arc::clone(self));
+        }
+        state.armed && !self.inbox.stopped.load(Ordering::Relaxed)
+    }
+
+    /// What a helper does with it, until it is not wanted, or others have waited longer.
+    fn serve(self: &Arc<Self>) {
+        let begun = monotonic_ns();
+        let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
+        loop {
+            match self.lock.wait_for_turn(&mut || self.is_wanted() && !others_wait()) {
+                Ok(won) => {
+                    let taken = self.offer();
+                    won.open_gate();
+                    if !taken {
+                        return;
+                    }
+                }
+                Err(Refusal::Stopped) => {}
+                Err(refusal) => {
+                    let mut state = locked(&self.state);
+                    state.failure = Some(refusal);
+                    state.armed = false;
+                    drop(state);
+                    self.inbox.post(Arc::clone(self));
+                }
+            }
+            let mut state = locked(&self.state);
+            if !state.armed || self.inbox.stopped.load(Ordering::Relaxed) {
+                state.phase = Phase::Idle;
+                return;
+            }
+            if others_wait() {
+                state.phase = Phase::Queued;
+                drop(state);
+                POOL.push(Arc::clone(self));
+                return;
+            }
+            state.phase = Phase::Waiting;
+        }
+    }
+
+    /// Calls JS and waits for its answer, with main free and the gate ours. False: nobody came, and
+    /// this waiter is not this helper's any more; a new one may serve it already.
+    fn offer(self: &Arc<Self>) -> bool {
+        let mut state = locked(&self.state);
+        if !state.armed || self.inbox.stopped.load(Ordering::Relaxed) {
+            return true;
+        }
+        state.phase = Phase::Offering;
+        state.offered_ns = monotonic_ns();
+        self.changed.notify_all();
+        self.inbox.post(Arc::clone(self));
+        let patience = state.patience;
+        let standing = |state: &mut State| state.phase == Phase::Offering;
+        let waited = self.changed.wait_timeout_while(state, patience, standing);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let taken = state.phase != Phase::Offering;
+        if taken {
+            state.patience = (patience * 2).min(MOST_PATIENCE);
+        } else {
+            // It rests until JS, which has been called, comes and arms it.
+            state.patience = (patience / 2).max(LEAST_PATIENCE);
+            state.phase = Phase::Idle;
+            state.armed = false;
+        }
+        taken
+    }
+}
+
+/// Node's handle for calls from other threads; usable from all of them by its contract.
+struct Caller(sys::napi_threadsafe_function);
+
+// SAFETY: napi_threadsafe_function is made to be called from any thread.
+unsafe impl Send for Caller {}
+
+/// What an environment's helpers tell it, over one threadsafe function.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// None before the first wait, and from the moment at which the environment ends.
+    caller: Mutex<Option<Caller>>,
+    offers: Mutex<Vec<Arc<Waiter>>>,
+    /// A call is on its way: it will see everything that is posted before it takes.
+    called: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Inbox {
+    fn post(&self, waiter: Arc<Waiter>) {
+        locked(&self.offers).push(waiter);
+        if self.called.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(Caller(function)) = &*locked(&self.caller) {
+            let mode = sys::ThreadsafeFunctionCallMode::nonblocking;
+            // SAFETY: the environment has not ended: its hook takes the function out under this
+            // mutex before Node deletes it.
+            unsafe { sys::napi_call_threadsafe_function(*function, ptr::null_mut(), mode) };
+        }
+    }
+
+    pub(crate) fn keep_alive(&self, env: &Env, on: bool) -> napi::Result<()> {
+        let caller = locked(&self.caller);
+        let Some(Caller(function)) = &*caller else { return Ok(()) };
+        let status = if on {
+            // SAFETY: a function of this environment, which is alive, and this is its thread.
+            unsafe { sys::napi_ref_threadsafe_function(env.raw(), *function) }
+        } else {
+            // SAFETY: as above.
+            unsafe { sys::napi_unref_threadsafe_function(env.raw(), *function) }
+        };
+        check(status, "keep the process alive")
+    }
+}
+
+/// Makes the environment's threadsafe function, with the first wait. It keeps nothing alive by itself.
+pub(crate) fn start_inbox(env: &Env, state: &EnvState) -> napi::Result<()> {
+    if locked(&state.inbox.caller).is_some() {
+        return Ok(());
+    }
+    let raw = env.raw();
+    let (mut wake, mut name, mut function) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `start` made the reference; if it did not, the value stays null and the creation fails.
+    check(unsafe { sys::napi_get_reference_value(raw, state.wake.get(), &mut wake) }, "wake JS")?;
+    let text = c"robust-lock";
+    // SAFETY: eleven bytes of UTF-8.
+    let made = unsafe { sys::napi_create_string_utf8(raw, text.as_ptr(), 11, &mut name) };
+    check(made, "name a resource")?;
+    // SAFETY: values of this scope; no queue limit, one thread's worth of use, no finalizer, no
+    // context, and Node's own way to call a function without arguments.
+    let made = unsafe {
+        sys::napi_create_threadsafe_function(
+            raw,
+            wake,
+            ptr::null_mut(),
+            name,
+            0,
+            1,
+            ptr::null_mut(),
+            None,
+            ptr::null_mut(),
+            None,
+            &mut function,
+        )
+    };
+    check(made, "create a threadsafe function")?;
+    // SAFETY: just made, on this thread.
+    check(unsafe { sys::napi_unref_threadsafe_function(raw, function) }, "unref it")?;
+    // Hooks run last in, first out: this one, registered after Node's own for the function, comes
+    // before it, and no helper can be in a call when Node deletes it.
+    let data = Arc::into_raw(Arc::clone(&state.inbox));
+    // SAFETY: the hook takes the Arc back, once.
+    let added = unsafe { sys::napi_add_env_cleanup_hook(raw, Some(stop), data.cast_mut().cast()) };
+    check(added, "add a cleanup hook")?;
+    *locked(&state.inbox.caller) = Some(Caller(function));
+    Ok(())
+}
+
+/// The environment ends: its helpers find out by themselves, and nobody waits for them.
+unsafe extern "C" fn stop(data: *mut std::ffi::c_void) {
+    // SAFETY: the Arc that `start_inbox` gave away, taken back once.
+    let inbox = unsafe { Arc::from_raw(data.cast::<Inbox>().cast_const()) };
+    inbox.stopped.store(true, Ordering::Relaxed);
+    *locked(&inbox.caller) = None;
+    locked(&inbox.offers).clear();
+}
+
+/// Four numbers an offer: see `takeOffers`.
+pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
+    let inbox = &env_state.inbox;
+    inbox.called.store(false, Ordering::Release);
+    let offers = std::mem::take(&mut *locked(&inbox.offers));
+    let now = monotonic_ns();
+    let tell = |waiter: Arc<Waiter>| {
+        let mut state = locked(&waiter.state);
+        let instead = if state.stale == Some(true) {
+            state.stale = None;
+            verdict::STALE
+        } else {
+            state.failure.take().map_or(0, |refusal| hot::refused(env_state, refusal))
+        };
+        let late_ns = match state.phase {
+            Phase::Offering => 0,
+            _ => now.saturating_sub(state.offered_ns),
+        };
+        let (segment, id) = (f64::from(waiter.segment), f64::from(waiter.id));
+        [segment, id, late_ns as f64 / 1e6, f64::from(instead)]
+    };
+    offers.into_iter().flat_map(tell).collect()
+}
+
+/// The helpers of this process, for all its environments.
+struct Pool {
+    work: Mutex<Work>,
+    arrived: Condvar,
+}
+
+struct Work {
+    queue: VecDeque<Arc<Waiter>>,
+    threads: usize,
+    idle: usize,
+}
+
+static POOL: Pool = Pool {
+    work: Mutex::new(Work { queue: VecDeque::new(), threads: 0, idle: 0 }),
+    arrived: Condvar::new(),
+};
+
+pub(crate) fn threads() -> u32 {
+    locked(&POOL.work).threads as u32
+}
+
+impl Pool {
+    fn has_queue(&self) -> bool {
+        !locked(&self.work).queue.is_empty()
+    }
+
+    /// False if there is no helper and none can be started.
+    fn push(&self, waiter: Arc<Waiter>) -> bool {
+        let mut work = locked(&self.work);
+        work.queue.push_back(waiter);
+        if work.queue.len() > work.idle && work.threads < MAX_HELPERS {
+            let name = "robust-lock".to_owned();
+            let builder = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
+            if builder.spawn(|| POOL.run()).is_ok() {
+                work.threads += 1;
+            } else if work.threads == 0 {
+                work.queue.pop_back();
+                return false;
+            }
+        }
+        self.arrived.notify_one();
+        true
+    }
+
+    fn run(&self) {
+        block_signals();
+        while let Some(waiter) = self.next() {
+            waiter.serve();
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Waiter>> {
+        let mut work = locked(&self.work);
+        work.idle += 1;
+        let empty = |work: &mut Work| work.queue.is_empty();
+        let waited = self.arrived.wait_timeout_while(work, LINGER, empty);
+        (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        work.idle -= 1;
+        let waiter = work.queue.pop_front();
+        match &waiter {
+            Some(waiter) => locked(&waiter.state).phase = Phase::Waiting,
+            None => work.threads -= 1,
+        }
+        waiter
+    }
+}

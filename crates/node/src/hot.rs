@@ -1,0 +1,226 @@
+//! The functions that a lock and an unlock consist of, registered on `napi::sys` directly: the napi
+//! crate's own bookkeeping costs three times the lock. They take numbers, return a verdict, and put a
+//! token or an errno into the environment's result array. Their types are declared in
+//! ts/native.cts.
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use napi::sys;
+use robust_lock_core::{Acquired, Refusal};
+
+use crate::{Answer, EnvState, check};
+
+/// What JS is told. The same numbers stand in ts/native.cts.
+pub(crate) mod verdict {
+    pub const BUSY: u32 = 0;
+    pub const ACQUIRED: u32 = 1;
+    pub const OWNER_DIED: u32 = 2;
+    pub const RELEASED: u32 = 3;
+    pub const OWN: u32 = 4;
+    pub const TIMED_OUT: u32 = 5;
+    pub const STOPPED: u32 = 6;
+    pub const TOO_MANY_HELD: u32 = 7;
+    pub const NOT_HELD: u32 = 8;
+    pub const FORKED: u32 = 9;
+    pub const BROKEN: u32 = 10;
+    pub const NO_SUCH_LOCK: u32 = 11;
+    /// No verdict on a lock: its helper has seen that the segment's file is deleted.
+    pub const STALE: u32 = 12;
+}
+
+pub(crate) fn refused(state: &EnvState, refusal: Refusal) -> u32 {
+    match refusal {
+        Refusal::Busy => verdict::BUSY,
+        Refusal::Own => verdict::OWN,
+        Refusal::TimedOut => verdict::TIMED_OUT,
+        Refusal::Stopped => verdict::STOPPED,
+        Refusal::TooManyHeld => verdict::TOO_MANY_HELD,
+        Refusal::NotHeld => verdict::NOT_HELD,
+        Refusal::Forked => verdict::FORKED,
+        Refusal::Broken(errno) => {
+            state.answer(Answer::Errno, f64::from(errno));
+            verdict::BROKEN
+        }
+    }
+}
+
+fn tell(state: &EnvState, outcome: Result<Acquired, Refusal>) -> u32 {
+    match outcome {
+        Ok(Acquired { owner_died, token }) => {
+            state.answer(Answer::Token, token as f64);
+            if owner_died { verdict::OWNER_DIED } else { verdict::ACQUIRED }
+        }
+        Err(refusal) => refused(state, refusal),
+    }
+}
+
+/// A call's arguments and the state that its function was registered with.
+struct Call<'a, const N: usize> {
+    state: &'a EnvState,
+    args: [sys::napi_value; N],
+}
+
+impl<'a, const N: usize> Call<'a, N> {
+    fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Option<Self> {
+        let mut args = [ptr::null_mut(); N];
+        let (mut count, mut data) = (N, ptr::null_mut::<c_void>());
+        // SAFETY: called by Node with a live environment and call; `args` has room for `count`
+        // values, missing ones become undefined.
+        let status = unsafe {
+            sys::napi_get_cb_info(
+                env,
+                info,
+                &mut count,
+                args.as_mut_ptr(),
+                ptr::null_mut(),
+                &mut data,
+            )
+        };
+        // SAFETY: `register` gave the function its environment's state, which outlives it.
+        let state = unsafe { data.cast::<EnvState>().as_ref() }?;
+        (status == sys::Status::napi_ok).then_some(Self { state, args })
+    }
+}
+
+fn uint(env: sys::napi_env, value: sys::napi_value) -> u32 {
+    let mut number = u32::MAX;
+    // SAFETY: a value of the current call. Anything but a number leaves u32::MAX: no such lock.
+    unsafe { sys::napi_get_value_uint32(env, value, &mut number) };
+    number
+}
+
+fn number(env: sys::napi_env, value: u32) -> sys::napi_value {
+    let mut result = ptr::null_mut();
+    // SAFETY: a live environment; on failure the null pointer means undefined.
+    unsafe { sys::napi_create_uint32(env, value, &mut result) };
+    result
+}
+
+/// tryLock(segment, id, inTurn): verdict. With `inTurn` 1 it does not overtake those at the gate.
+unsafe extern "C" fn try_lock(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    let Some(Call { state, args: [segment, id, in_turn] }) = Call::new(env, info) else {
+        return ptr::null_mut();
+    };
+    let verdict = match state.lock(uint(env, segment), uint(env, id)) {
+        None => verdict::NO_SUCH_LOCK,
+        Some(lock) if uint(env, in_turn) == 1 => tell(state, lock.try_in_turn()),
+        Some(lock) => tell(state, lock.try_acquire()),
+    };
+    number(env, verdict)
+}
+
+/// lockSync(segment, id, timeout): verdict. Blocks the thread, in ms; negative: without an end.
+unsafe extern "C" fn lock_sync(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    let Some(Call { state, args: [segment, id, timeout] }) = Call::new(env, info) else {
+        return ptr::null_mut();
+    };
+    let Some(lock) = state.lock(uint(env, segment), uint(env, id)) else {
+        return number(env, verdict::NO_SUCH_LOCK);
+    };
+    let mut ms = -1.0;
+    // SAFETY: a value of the current call; anything but a number leaves "without an end".
+    unsafe { sys::napi_get_value_double(env, timeout, &mut ms) };
+    let outcome = lock.acquire((ms >= 0.0).then_some(ms), &mut || {
+        if lock.in_deleted_file() {
+            state.answer(Answer::Stale, 1.0);
+        }
+        call_into_js(env, state)
+    });
+    if outcome == Err(Refusal::Stopped) {
+        // The environment ends, or an exception is on its way: no value can be made any more.
+        return ptr::null_mut();
+    }
+    number(env, tell(state, outcome))
+}
+
+/// Calls a JS function that does nothing. False if it could not be: the Worker is being terminated,
+/// or a vm timeout has passed.
+fn call_into_js(env: sys::napi_env, state: &EnvState) -> bool {
+    let mut scope = ptr::null_mut();
+    // SAFETY: a live environment on its own thread.
+    if unsafe { sys::napi_open_handle_scope(env, &mut scope) } != sys::Status::napi_ok {
+        return false;
+    }
+    let (mut pause, mut receiver) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `start` made the reference, or it is null and the call fails.
+    unsafe { sys::napi_get_reference_value(env, state.pause.get(), &mut pause) };
+    // SAFETY: room for one value.
+    unsafe { sys::napi_get_undefined(env, &mut receiver) };
+    // SAFETY: values of the scope above; no arguments, no result wanted.
+    let status =
+        unsafe { sys::napi_call_function(env, receiver, pause, 0, ptr::null(), ptr::null_mut()) };
+    // SAFETY: the scope opened above, closed once. It can be closed with an exception pending.
+    unsafe { sys::napi_close_handle_scope(env, scope) };
+    status == sys::Status::napi_ok
+}
+
+/// unlock(segment, id, flags): verdict. Bit 0: `dirty` stays. Bit 1: somebody waits on this thread,
+/// so pass the lock on if nobody stands at the gate; then the verdict is the new holder's.
+unsafe extern "C" fn unlock(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    let Some(Call { state, args: [segment, id, flags] }) = Call::new(env, info) else {
+        return ptr::null_mut();
+    };
+    let Some(lock) = state.lock(uint(env, segment), uint(env, id)) else {
+        return number(env, verdict::NO_SUCH_LOCK);
+    };
+    let flags = uint(env, flags);
+    let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
+    if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
+        return number(env, tell(state, Ok(acquired)));
+    }
+    let released = lock.release(keep_dirty);
+    number(env, released.map_or_else(|refusal| refused(state, refusal), |()| verdict::RELEASED))
+}
+
+/// start(pause, wake): the two functions that this environment's waits call.
+unsafe extern "C" fn start(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    if let Some(Call { state, args: [pause, wake] }) = Call::new(env, info) {
+        for (function, keep) in [(pause, &state.pause), (wake, &state.wake)] {
+            let mut reference = ptr::null_mut();
+            // SAFETY: a value of the current call. Never deleted: it goes with the environment.
+            unsafe { sys::napi_create_reference(env, function, 1, &mut reference) };
+            keep.set(reference);
+        }
+    }
+    ptr::null_mut()
+}
+
+type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
+
+/// Puts the functions of this file among the module's exports.
+pub(crate) fn register(
+    env: sys::napi_env,
+    exports: sys::napi_value,
+    state: *mut EnvState,
+) -> napi::Result<()> {
+    let functions: [(&CStr, Callback); 4] =
+        [(c"tryLock", try_lock), (c"lockSync", lock_sync), (c"unlock", unlock), (c"start", start)];
+    for (name, callback) in functions {
+        let length = name.to_bytes().len() as isize;
+        let mut function = ptr::null_mut();
+        // SAFETY: a live environment, a name of that length, a callback of the right type, and a
+        // state that outlives the environment's functions.
+        let made = unsafe {
+            sys::napi_create_function(
+                env,
+                name.as_ptr(),
+                length,
+                Some(callback),
+                state.cast(),
+                &mut function,
+            )
+        };
+        check(made, "create a function")?;
+        // SAFETY: two values of this scope, and a name that ends with NUL.
+        let set = unsafe { sys::napi_set_named_property(env, exports, name.as_ptr(), function) };
+        check(set, "export a function")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The Node-API layer: functions over integer handles that return numbers. Errors, promises and
+//! queues are made in TypeScript.
+//!
+//! - `hot`: what a lock and an unlock cost; on `napi::sys`, where a call costs what C pays.
+//! - `ops`: everything else, `#[napi]`.
+//! - `helper`: threads that wait in the place of a JS thread.
+//!
+//! A segment's handle is its place in the environment's list, and is never given up: neither is the
+//! mapping. No panic crosses the boundary: what could panic is denied by lint.
+
+mod helper;
+mod hot;
+mod ops;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::Object;
+use napi::{Env, JsValue, sys};
+use napi_derive::napi;
+use robust_lock_core::{Lock, Manager};
+
+use helper::{Inbox, Waiter};
+
+/// What one environment (the main thread, or a Worker) has of the library.
+pub(crate) struct EnvState {
+    segments: RefCell<Vec<Manager>>,
+    /// Numbers that JS reads after a call: see [`Answer`].
+    results: *const [Cell<f64>; RESULTS],
+    /// Called between two slices of a blocking wait: only a call into JS lets a termination through.
+    pause: Cell<sys::napi_ref>,
+    /// What the threadsafe function will call.
+    wake: Cell<sys::napi_ref>,
+    waiters: RefCell<HashMap<(u32, u32), Arc<Waiter>>>,
+    inbox: Arc<Inbox>,
+}
+
+impl EnvState {
+    pub(crate) fn lock(&self, segment: u32, id: u32) -> Option<Lock> {
+        self.segments.borrow().get(segment as usize)?.lock(id)
+    }
+
+    pub(crate) fn answer(&self, place: Answer, value: f64) {
+        // SAFETY: room for RESULTS numbers; a reference keeps the buffer alive as long as this state,
+        // only this thread uses it, and nobody else knows it to detach it.
+        let results = unsafe { &*self.results };
+        results[place as usize].set(value);
+    }
+}
+
+/// Places in the result array. The same stand in ts/native.cts.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// The token of an acquisition; whether `open` created the segment.
+    Token = 0,
+    /// The errno of a damaged mutex.
+    Errno = 1,
+    /// Not 0: a blocking wait has seen that its segment's file is deleted.
+    Stale = 2,
+}
+
+const RESULTS: usize = 3;
+
+/// The napi crate's error for a status.
+pub(crate) fn check(status: sys::napi_status, what: &str) -> napi::Result<()> {
+    if status == sys::Status::napi_ok {
+        return Ok(());
+    }
+    Err(napi::Error::new(napi::Status::from(status), format!("Node-API refused to {what}")))
+}
+
+/// The state of the calling environment.
+pub(crate) fn state(env: &Env) -> napi::Result<&EnvState> {
+    let mut data = ptr::null_mut();
+    // SAFETY: a live environment on its own thread, and room for one pointer.
+    let status = unsafe { sys::napi_get_instance_data(env.raw(), &mut data) };
+    check(status, "find its state")?;
+    // SAFETY: set once, in `init`, to a box that the environment's finalizer drops: it outlives every
+    // call. Nobody has a mutable reference to it.
+    unsafe { data.cast::<EnvState>().as_ref() }
+        .ok_or_else(|| napi::Error::from_reason("the environment has no state"))
+}
+
+#[napi(module_exports)]
+pub fn init(exports: Object, env: Env) -> napi::Result<()> {
+    let raw = env.raw();
+    let exports = exports.value().value;
+    let mut data = ptr::null_mut();
+    let mut buffer = ptr::null_mut();
+    // SAFETY: a live environment; the two pointers are written once.
+    let made = unsafe { sys::napi_create_arraybuffer(raw, RESULTS * 8, &mut data, &mut buffer) };
+    check(made, "create the result buffer")?;
+    let mut keep = ptr::null_mut();
+    // SAFETY: `buffer` is a value of this scope. The reference is never deleted: it goes with the
+    // environment.
+    check(unsafe { sys::napi_create_reference(raw, buffer, 1, &mut keep) }, "keep a buffer")?;
+    let kind = sys::TypedarrayType::float64_array;
+    let mut results = ptr::null_mut();
+    // SAFETY: a buffer of RESULTS * 8 bytes has room for RESULTS doubles from offset 0.
+    let made = unsafe { sys::napi_create_typedarray(raw, kind, RESULTS, buffer, 0, &mut results) };
+    check(made, "create the result array")?;
+    // SAFETY: `exports` and `results` are values of this scope, the name ends with NUL.
+    let set = unsafe { sys::napi_set_named_property(raw, exports, c"results".as_ptr(), results) };
+    check(set, "export the result array")?;
+
+    let state = Box::into_raw(Box::new(EnvState {
+        segments: RefCell::new(Vec::new()),
+        results: data.cast(),
+        pause: Cell::new(ptr::null_mut()),
+        wake: Cell::new(ptr::null_mut()),
+        waiters: RefCell::new(HashMap::new()),
+        inbox: Arc::default(),
+    }));
+    // SAFETY: `state` is a box given to the environment, and the finalizer takes it back.
+    let status = unsafe {
+        sys::napi_set_instance_data(raw, state.cast(), Some(drop_state), ptr::null_mut())
+    };
+    check(status, "keep its state")?;
+    hot::register(raw, exports, state)
+}
+
+/// Runs after the cleanup hooks, when no JS of this environment can run any more.
+unsafe extern "C" fn drop_state(_env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
+    // SAFETY: the box of `init`, handed back once.
+    drop(unsafe { Box::from_raw(data.cast::<EnvState>()) });
+}

@@ -1,0 +1,236 @@
+import { LockError } from './errors.cjs'
+import { Guard } from './guard.cjs'
+import type { Locker } from './locker.cjs'
+import type { Segment } from './segment.cjs'
+import { ACQUIRED, BUSY, OWN, OWNER_DIED, RELEASED, STALE, TIMED_OUT, TOKEN, refusal } from './native.cjs'
+
+/** setTimeout takes no more: it would fire at once. */
+const LONGEST_TIMER = 2 ** 31 - 1
+
+/** One pending `lock()`, in the queue of its lock. */
+export class Task {
+  previous: Task | undefined
+  next: Task | undefined
+  queued = true
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    readonly state: LockState,
+    readonly locker: Locker,
+    readonly resolve: (guard: Guard) => void,
+    readonly reject: (reason: unknown) => void,
+    readonly signal: AbortSignal | undefined,
+    timeout: number,
+  ) {
+    signal?.addEventListener('abort', this)
+    if (timeout !== Infinity) this.#setTimer(performance.now() + timeout)
+  }
+
+  #setTimer(deadline: number): void {
+    const left = deadline - performance.now()
+    this.#timer = setTimeout(() => {
+      if (performance.now() < deadline) this.#setTimer(deadline)
+      else this.state.timedOut(this)
+    }, Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER))
+  }
+
+  /** The signal's 'abort' event. */
+  handleEvent(): void {
+    this.state.withdraw(this, this.signal?.reason)
+  }
+
+  /** Nothing of it stays behind, however it ended. */
+  settle(): void {
+    this.queued = false
+    clearTimeout(this.#timer)
+    this.signal?.removeEventListener('abort', this)
+  }
+}
+
+/**
+ * A lock as this thread sees it: the guard that is out, and the tasks that wait, first in, first out.
+ *
+ * While tasks wait and this thread does not own the lock, its helper is armed, waits or offers, or
+ * the call that tells of an offer is on its way. So whatever ends without the lock arms it again, and
+ * it is not armed while this thread owns the lock: it would close the gate against hand-overs.
+ */
+export class LockState {
+  /** The guard that is out. It is replaced, not emptied, when the lock is handed over. */
+  owner: Guard | undefined
+  /** The Locker object that acquired it. */
+  ownerLocker: Locker | undefined
+  #first: Task | undefined
+  #last: Task | undefined
+  /** A helper may be out for this lock. */
+  #armed = false
+
+  constructor(
+    readonly segment: Segment,
+    readonly id: number,
+  ) {}
+
+  /** The pending tasks, in order. */
+  *tasks(): Generator<Task> {
+    for (let task = this.#first; task !== undefined; task = task.next) yield task
+  }
+
+  /** One try that overtakes everybody, or none if this thread has the lock. */
+  tryLock(locker: Locker): Guard | undefined {
+    if (this.owner !== undefined) return undefined
+    const { native, handle } = this.segment
+    const verdict = native.tryLock(handle, this.id, 0)
+    if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+    if (this.#first !== undefined) this.#arm()
+    if (verdict === BUSY || verdict === OWN) return undefined
+    throw refusal(native, verdict, this.id)
+  }
+
+  lockSync(locker: Locker, timeout: number): Guard {
+    const { native, handle } = this.segment
+    if (this.owner !== undefined) throw refusal(native, OWN, this.id)
+    if (this.#armed) this.#standDown()
+    try {
+      const verdict = native.lockSync(handle, this.id, timeout === Infinity ? -1 : timeout)
+      if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+      throw refusal(native, verdict, this.id)
+    } finally {
+      // Whatever came in the way, the end of a vm's time included.
+      if (this.owner === undefined && this.#first !== undefined) this.#arm()
+    }
+  }
+
+  lock(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
+    if (this.owner === undefined && this.#first === undefined) {
+      const { native, handle } = this.segment
+      const verdict = native.tryLock(handle, this.id, timeout === 0 ? 0 : 1)
+      if (verdict === ACQUIRED || verdict === OWNER_DIED) return Promise.resolve(this.#enter(locker, verdict))
+      if (verdict !== BUSY && verdict !== OWN) return Promise.reject(refusal(native, verdict, this.id))
+    }
+    if (timeout === 0) return Promise.reject(refusal(this.segment.native, TIMED_OUT, this.id))
+    return new Promise((resolve, reject) => {
+      this.#append(new Task(this, locker, resolve, reject, signal, timeout))
+    })
+  }
+
+  #enter(locker: Locker, verdict: number): Guard {
+    if (this.#armed) this.#standDown()
+    const guard = new Guard(this, this.id, verdict === OWNER_DIED, this.segment.native.results[TOKEN] as number)
+    this.owner = guard
+    this.ownerLocker = locker
+    return guard
+  }
+
+  /** Releases the lock, or hands it to the task that waits longest on this thread. */
+  release(keepDirty: boolean): void {
+    const { native, handle } = this.segment
+    const flags = (keepDirty ? 1 : 0) | (this.#first === undefined ? 0 : 2)
+    const verdict = native.unlock(handle, this.id, flags)
+    if (verdict === ACQUIRED || verdict === OWNER_DIED) {
+      this.#grant(verdict)
+      return
+    }
+    if (verdict !== RELEASED) throw refusal(native, verdict, this.id)
+    this.owner = undefined
+    this.ownerLocker = undefined
+    if (this.#first !== undefined) this.#arm()
+  }
+
+  /** Gives the lock, which this thread owns, to the first task. */
+  #grant(verdict: number): void {
+    const task = this.#first as Task
+    this.#remove(task)
+    task.resolve(this.#enter(task.locker, verdict))
+  }
+
+  #append(task: Task): void {
+    task.previous = this.#last
+    if (this.#last === undefined) this.#first = task
+    else this.#last.next = task
+    this.#last = task
+    this.segment.pending(1)
+    if (this.owner === undefined) this.#arm()
+  }
+
+  #remove(task: Task): void {
+    task.settle()
+    if (task.previous === undefined) this.#first = task.next
+    else task.previous.next = task.next
+    if (task.next === undefined) this.#last = task.previous
+    else task.next.previous = task.previous
+    task.previous = task.next = undefined
+    this.segment.pending(-1)
+    if (this.#first === undefined && this.#armed) this.#standDown()
+  }
+
+  /** Takes a task out of the queue, wherever it stands, and rejects it. */
+  withdraw(task: Task, reason: unknown): void {
+    if (!task.queued) return
+    this.#remove(task)
+    task.reject(reason)
+  }
+
+  /** The task's time is over: one last try, unless another task of this thread waits ahead. */
+  timedOut(task: Task): void {
+    if (!task.queued) return
+    if (task !== this.#first || this.owner !== undefined || !this.#tryForFirst()) {
+      this.withdraw(task, refusal(this.segment.native, TIMED_OUT, this.id))
+    }
+  }
+
+  #rejectAll(reason: unknown): void {
+    while (this.#first !== undefined) this.withdraw(this.#first, reason)
+  }
+
+  /** One try for the first task; it ends an offer. True if nobody is left to try for. */
+  #tryForFirst(): boolean {
+    const { native, handle } = this.segment
+    const verdict = native.tryLock(handle, this.id, 0)
+    if (verdict === ACQUIRED || verdict === OWNER_DIED) {
+      this.#grant(verdict)
+      return true
+    }
+    if (verdict === BUSY || verdict === OWN) return false
+    this.#rejectAll(refusal(native, verdict, this.id))
+    return true
+  }
+
+  /**
+   * The helper has an offer: main is free, and the gate is closed for our sake. `late`: by how many ms
+   * we have come too late for it, 0 if it stands. Who is late pays: it waits in place for its next
+   * offer, `patience` ms at most, rather than making the others wait for it. Returns what it waited.
+   */
+  offered(late: number, instead: number, patience: number): number {
+    const { native, handle } = this.segment
+    if (instead === STALE) {
+      this.segment.warnIfStale()
+      return 0
+    }
+    if (instead !== BUSY) {
+      this.#rejectAll(refusal(native, instead, this.id))
+      return 0
+    }
+    if (this.#first === undefined || this.owner !== undefined) {
+      this.#standDown()
+      return 0
+    }
+    if (this.#tryForFirst()) return 0
+    this.#arm()
+    if (late === 0 || patience < 0.1) return 0
+    const begun = performance.now()
+    if (native.waitForOffer(handle, this.id, patience) && !this.#tryForFirst()) this.#arm()
+    return performance.now() - begun
+  }
+
+  #arm(): void {
+    this.#armed = true
+    const { native, handle } = this.segment
+    if (native.arm(handle, this.id)) return
+    this.#armed = false
+    this.#rejectAll(new LockError('ERR_ROBUST_LOCK_NO_MEMORY', `no thread could be started to wait for lock ${this.id}: the process is at a limit`))
+  }
+
+  #standDown(): void {
+    this.#armed = false
+    this.segment.native.standDown(this.segment.handle, this.id)
+  }
+}

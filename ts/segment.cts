@@ -1,0 +1,87 @@
+import { load, type Native } from './native.cjs'
+import { LockState } from './queue.cjs'
+
+/** The most that an event loop's turn may block for the sake of locks that it came too late for, in ms. */
+const LONGEST_WAIT_IN_PLACE = 20
+
+/** A segment as this thread has it: one object, however many managers. It lives as long as the thread. */
+export class Segment {
+  readonly #states = new Map<number, LockState>()
+  #warned = false
+
+  constructor(
+    readonly native: Native,
+    readonly handle: number,
+    readonly path: string,
+  ) {}
+
+  state(id: number): LockState {
+    let state = this.#states.get(id)
+    if (state === undefined) this.#states.set(id, (state = new LockState(this, id)))
+    return state
+  }
+
+  states(): Iterable<LockState> {
+    return this.#states.values()
+  }
+
+  /** More or fewer pending waits; they keep the process alive, and nothing else of ours does. */
+  pending(change: 1 | -1): void {
+    const before = pendingWaits
+    pendingWaits += change
+    if (before === 0 || pendingWaits === 0) this.native.keepAlive(pendingWaits > 0)
+  }
+
+  /** Tells once that the segment's file is gone from under us. */
+  warnIfStale(): void {
+    if (this.#warned || !this.native.isStale(this.handle)) return
+    this.#warned = true
+    process.emitWarning(
+      `The segment ${this.path} has been deleted while it is in use (systemd-logind does so at logout, unless RemoveIPC=no). Processes that start now make another one, and do not exclude this one.`,
+      { type: 'RobustLockWarning', code: 'ERR_ROBUST_LOCK_STALE_SEGMENT' },
+    )
+  }
+}
+
+/** By handle. A Worker has its own copy of this module, as it has its own handles. */
+const segments: Segment[] = []
+let pendingWaits = 0
+let lastWaitEnded = 0
+
+/**
+ * Called when helpers have something to offer. All waits in place of a turn of the loop share one
+ * budget: a fifth of the lateness with which the turn began. Lateness that comes from such waits does
+ * not count.
+ */
+function wake(): void {
+  const native = nativeModule()
+  const offers = native.takeOffers()
+  const sinceOwnWait = performance.now() - lastWaitEnded
+  const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
+  let latest = 0
+  for (let i = 0; i < offers.length; i += 4) latest = Math.max(latest, lateness(i))
+  let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)
+  for (let i = 0; i < offers.length; i += 4) {
+    const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
+    const waited = state?.offered(offers[i + 2] as number, offers[i + 3] as number, budget) ?? 0
+    if (waited > 0) {
+      budget -= waited
+      lastWaitEnded = performance.now()
+    }
+  }
+}
+
+/** The native module, loaded when a manager is first opened. */
+export function nativeModule(): Native {
+  return load(() => {}, wake)
+}
+
+/** The segment of a handle that the native module has just given out. */
+export function segmentOf(native: Native, handle: number, path: string): Segment {
+  return (segments[handle] ??= new Segment(native, handle, path))
+}
+
+/** Looks at all of them: another one may have taken the place of one that was deleted. */
+export function warnIfAnyStale(): void {
+  for (const segment of segments) segment.warnIfStale()
+}
