@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /** Every code of a {@link LockError}. README.md lists what each means. */
 export type LockErrorCode =
   | 'ERR_ROBUST_LOCK_ALREADY_ALLOCATED'
@@ -69,7 +71,8 @@ function received(value: unknown): string {
   if (value === null || value === undefined) return `Received ${String(value)}`
   if (typeof value === 'function') return `Received function ${value.name}`
   if (typeof value === 'object') return `Received an instance of ${value.constructor?.name ?? 'Object'}`
-  return `Received type ${typeof value} (${typeof value === 'string' ? `'${value.slice(0, 25)}'` : String(value)})`
+  if (typeof value === 'string') return `Received type string ('${value.slice(0, 25)}')`
+  return `Received type ${typeof value} (${inspect(value)})`
 }
 
 /** As Node's own functions refuse an argument of the wrong type. */

@@ -2,6 +2,7 @@ import { LockError, checkOptions, invalidType, outOfRange } from './errors.cjs'
 import type { Guard } from './guard.cjs'
 import { STALE_SEEN, lastError } from './native.cjs'
 import type { LockState } from './queue.cjs'
+import type { Segment } from './segment.cjs'
 
 /** How long to wait for a lock. */
 export interface WaitOptions {
@@ -67,6 +68,11 @@ export class Locker {
     return this.#pool === pool
   }
 
+  /** @internal */
+  isIn(segment: Segment): boolean {
+    return this.#state.segment === segment
+  }
+
   #checkOpen(): void {
     if (this.#pool.closed) {
       throw new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager that lock ${this.id} was got from is closed`)
@@ -96,7 +102,7 @@ export class Locker {
       if (signal?.aborted) return Promise.reject(signal.reason)
       return this.#state.lock(this, signal, timeout)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
   }
 

@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import { LockError, checkInteger, checkOptions, invalidType, outOfRange } from './errors.cjs'
-import { Locker, type Pool } from './locker.cjs'
+import { Locker, type LockOptions, type Pool, type WaitOptions } from './locker.cjs'
 import { TOKEN, lastError } from './native.cjs'
+import { type MultiGuard, inOrder, lockAll, lockAllSync } from './several.cjs'
 import { nativeModule, segmentOf, warnIfAnyStale, type Segment } from './segment.cjs'
 
 const MAX_LOCKS = 2 ** 20
@@ -160,6 +161,40 @@ export class Manager {
   }
 
   /**
+   * Takes several locks, all or none, in the order of their ids, which everybody keeps to who uses this:
+   * so no circle of waiters comes about. A lock named twice is taken once. The timeout is for all of
+   * them together; when it is over, or on an abort, what has been taken is released.
+   *
+   * @throws what `locker.lock` rejects with, as a rejection.
+   * @example
+   * const both = await manager.lockAll([from.lockId, to.lockId], { timeout: 1_000 })
+   * try { move(from, to) } finally { both.unlock() }
+   */
+  async lockAll(lockers: Iterable<Locker | number>, options?: LockOptions): Promise<MultiGuard> {
+    checkOptions(options)
+    return lockAll(this.#inOrder(lockers), options)
+  }
+
+  /**
+   * As `lockAll`, blocking this thread.
+   *
+   * @throws what `locker.lockSync` throws.
+   */
+  lockAllSync(lockers: Iterable<Locker | number>, options?: WaitOptions): MultiGuard {
+    checkOptions(options)
+    return lockAllSync(this.#inOrder(lockers), options)
+  }
+
+  #inOrder(given: unknown): Locker[] {
+    const segment = this.#open()
+    return inOrder(given, (one) => {
+      if (typeof one === 'number') return this.retrieveLock(one)
+      if (one instanceof Locker && one.isIn(segment)) return one
+      throw invalidType('lockers', 'an iterable of ids, or Lockers of this segment,', one)
+    })
+  }
+
+  /**
    * Frees every allocation, whoever uses it. Dangerous: a process that goes on with an id from before
    * shares its lock with whoever is given that id next, and waits for a stranger. For renumbering: make
    * sure that no process uses the segment (end them all, or let each take a lock of its own at start and
@@ -193,7 +228,7 @@ export class Manager {
     if (this.#pool.closed) return
     this.#pool.closed = true
     for (const state of this.#segment.states()) {
-      for (const task of [...state.tasks()]) {
+      for (const task of state.tasks()) {
         if (task.locker.isOf(this.#pool)) {
           state.withdraw(task, new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager of ${this.path} was closed while lock ${state.id} was waited for`))
         }

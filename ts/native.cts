@@ -122,9 +122,9 @@ export function isSupported(): boolean {
 
 /** The Error for the refusal that the native module has just signalled. */
 export function lastError(native: Native): Error {
-  const refusal = native.lastError()
-  if (refusal == null) return new Error('robust-lock: the native module refused without a reason')
-  const { code, message, ...details } = refusal
+  const reason = native.lastError()
+  if (reason == null) return new Error('robust-lock: the native module refused without a reason')
+  const { code, message, ...details } = reason
   if (code === 'ERR_OUT_OF_RANGE') return Object.assign(new RangeError(message), { code })
   return new LockError(code as LockErrorCode, message, details)
 }

@@ -69,9 +69,11 @@ export class LockState {
     readonly id: number,
   ) {}
 
-  /** The pending tasks, in order. */
-  *tasks(): Generator<Task> {
-    for (let task = this.#first; task !== undefined; task = task.next) yield task
+  /** The pending tasks, in order, as they are now. */
+  tasks(): Task[] {
+    const tasks = []
+    for (let task = this.#first; task !== undefined; task = task.next) tasks.push(task)
+    return tasks
   }
 
   /** One try that overtakes everybody, or none if this thread has the lock. */
