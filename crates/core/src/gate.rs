@@ -30,6 +30,9 @@ use crate::sys::mutex::{Lock as MutexLock, Mutex, gettid};
 const MAIN_SLICE_NS: u64 = 100 * NS_PER_MS;
 const FIRST_GATE_SLICE_NS: u64 = 50 * NS_PER_MS;
 const LAST_GATE_SLICE_NS: u64 = 400 * NS_PER_MS;
+/// While the queue moves. Each slice's end costs the place in it, so with long holds they must be longer
+/// than the queue takes; whoever comes back to it begins with short ones, and watches for the others.
+const MOVING_GATE_SLICE_NS: u64 = 800 * NS_PER_MS;
 /// How long a gate's holder may leave a free main alone before it is passed over.
 const SECOND_LOOK_NS: u64 = 10 * NS_PER_MS;
 
@@ -91,14 +94,18 @@ impl Slices {
         Self { next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
     }
 
+    /// A slice went by, and the gate has changed hands in it, or not.
+    fn passed(&mut self, moving: bool) {
+        let longest = if moving { MOVING_GATE_SLICE_NS } else { LAST_GATE_SLICE_NS };
+        self.next_ns = (self.next_ns * 2).min(longest);
+    }
+
     fn take(&mut self) -> u64 {
         // xorshift64 (Marsaglia, 2003).
         self.noise ^= self.noise << 13;
         self.noise ^= self.noise >> 7;
         self.noise ^= self.noise << 17;
-        let slice = self.next_ns;
-        self.next_ns = (slice * 2).min(LAST_GATE_SLICE_NS);
-        slice * 3 / 4 + self.noise % (slice / 2)
+        self.next_ns * 3 / 4 + self.noise % (self.next_ns / 2)
     }
 
     fn restart(&mut self) {
@@ -234,6 +241,7 @@ pub fn wait(
                 None => continue,
             }
         };
+        let holder = gate.owner();
         let mut mine = match gate.lock_for(waiter.cut(slices.take())?) {
             MutexLock::Got { .. } => true,
             MutexLock::Busy => false,
@@ -242,6 +250,7 @@ pub fn wait(
             MutexLock::Broken(errno) => return Err(Refusal::Broken(errno)),
         };
         if !mine {
+            slices.passed(gate.owner() != holder);
             waiter.between()?;
             recover(lock.segment, gate, Effort::Full);
             match waiter.suspect(gate, turn)? {

@@ -16,7 +16,9 @@
 //! and writing `dirty` is no owner's death, and a death that the kernel lost is one all the same.
 
 use core::cell::Cell;
+use core::ptr;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 
 use crate::gate;
 use crate::layout::{DIRTY, Slot};
@@ -29,7 +31,16 @@ use crate::sys::mutex::{self, Lock as MutexLock, gettid};
 /// library in the same thread, and for the gates and the admin mutex.
 pub const MAX_HELD: u32 = 960;
 
-thread_local!(static HELD: Cell<u32> = const { Cell::new(0) });
+thread_local! {
+    static HELD: Cell<u32> = const { Cell::new(0) };
+    /// This thread's last acquisition: of which slot, with which token, and when (coarse).
+    static LAST: Cell<(usize, u64, u64)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// From which time of holding on a thread that comes straight back lets the others pass, and for how
+/// long: enough for a woken thread to run, little beside the hold.
+const LONG_HOLD_NS: u64 = 8 * NS_PER_MS;
+const LET_PASS: Duration = Duration::from_micros(300);
 
 /// A lock of the pool, whoever has it allocated.
 #[derive(Clone, Copy)]
@@ -113,7 +124,7 @@ impl Lock {
     }
 
     /// Waits in turn until it has the lock, on this thread. `go_on` is asked between slices, at
-    /// least every half second. A timeout makes one last try, whoever else waits.
+    /// least every second. A timeout makes one last try, whoever else waits.
     pub fn acquire(
         &self,
         timeout_ms: Option<f64>,
@@ -123,6 +134,7 @@ impl Lock {
             Err(Refusal::Busy) => {}
             settled => return settled,
         }
+        self.let_pass();
         let now = clock::monotonic_ns();
         let deadline = timeout_ms.map(|ms| now.saturating_add((ms * NS_PER_MS as f64) as u64));
         let waited = gate::wait(self, gate::Goal::Own, deadline, go_on);
@@ -138,6 +150,22 @@ impl Lock {
                 other => other,
             }),
             Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Who has held the lock for long, released it, and asks again within the same millisecond would
+    /// find the gate just opened, by the next holder, and take it from the thread that was woken for
+    /// it. With long holds that thread then waits for whole turns more; so the gate is left to it.
+    fn let_pass(&self) {
+        let (slot, token, since) = LAST.get();
+        let mine = slot == ptr::from_ref(self.slot).addr();
+        if mine && self.slot.token.load(Ordering::Relaxed) == token + 1 {
+            let next_since = self.slot.since.load(Ordering::Relaxed);
+            let now = clock::coarse_ns();
+            if next_since.saturating_sub(since) >= LONG_HOLD_NS && now <= next_since + LONG_HOLD_NS
+            {
+                std::thread::sleep(LET_PASS);
+            }
         }
     }
 
@@ -164,7 +192,9 @@ impl Lock {
         slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
         slot.owner_tid.store(gettid(), Ordering::Relaxed);
         slot.owner_start.store(self.segment.own_start, Ordering::Relaxed);
-        slot.since.store(clock::coarse_ns(), Ordering::Relaxed);
+        let since = clock::coarse_ns();
+        slot.since.store(since, Ordering::Relaxed);
+        LAST.set((ptr::from_ref(slot).addr(), acquired.token, since));
         acquired
     }
 
