@@ -1,0 +1,130 @@
+// Several locks at once: in id order, all or none.
+import * as assert from 'uvu/assert'
+import { openManager, type Locker, type Manager } from 'robust-lock'
+import { rejects, throws } from './fixtures/expect.cjs'
+import { open, release, take } from './fixtures/jobs.cjs'
+import { ProcessPeer } from './fixtures/peers.cjs'
+import { suite, unique } from './fixtures/suite.cjs'
+
+const test = suite('several')
+
+function pool(count: number): { manager: Manager; lockers: Locker[]; name: string } {
+  const name = unique()
+  const manager = openManager({ name })
+  return { manager, name, lockers: Array.from({ length: count }, () => manager.allocateLock()) }
+}
+
+test('they are taken once each, in id order, and released in the reverse order', async () => {
+  const { manager, lockers } = pool(3)
+  const [a, b, c] = lockers as [Locker, Locker, Locker]
+  const guard = await manager.lockAll([c, a.id, b, c.id, a])
+  assert.equal(guard.ids, [0, 1, 2])
+  assert.equal(manager.locksHeld(), [0, 1, 2])
+  assert.is(guard.ownerDied, false)
+  const order: number[] = []
+  const waits = lockers.map((locker) => locker.withLock(() => order.push(locker.id)))
+  guard.unlock()
+  await Promise.all(waits)
+  assert.equal(order, [2, 1, 0])
+  throws(() => guard.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  throws(() => guard.markConsistent(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  guard[Symbol.dispose]()
+  assert.equal(manager.locksHeld(), [])
+})
+
+test('lockAllSync does the same, and `using` releases them', () => {
+  const { manager, lockers } = pool(2)
+  {
+    using guard = manager.lockAllSync(lockers)
+    assert.equal(guard.ids, [0, 1])
+    assert.equal(manager.locksHeld(), [0, 1])
+  }
+  assert.equal(manager.locksHeld(), [])
+  assert.equal(manager.lockAllSync([]).ids, [])
+})
+
+test('a single guard can be released by itself', async () => {
+  const { manager, lockers } = pool(3)
+  await using guard = await manager.lockAll(lockers)
+  guard.guards[1]?.unlock()
+  assert.equal(manager.locksHeld(), [0, 2])
+})
+
+test('a timeout is for all together, and releases what was taken', async () => {
+  const { manager, lockers, name } = pool(3)
+  const peer = new ProcessPeer()
+  await open(peer, { name })
+  await take(peer, 2)
+  await rejects(manager.lockAll(lockers, { timeout: 20 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  assert.equal(manager.locksHeld(), [2])
+  throws(() => manager.lockAllSync(lockers, { timeout: 20 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  await rejects(manager.lockAll(lockers, { timeout: 0 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  assert.equal(manager.locksHeld(), [2])
+  await release(peer, 2)
+  manager.lockAllSync(lockers, { timeout: 0 }).unlock()
+})
+
+test('an abort rejects with the reason, and releases what was taken', async () => {
+  const { manager, lockers, name } = pool(3)
+  const peer = new ProcessPeer()
+  await open(peer, { name })
+  await take(peer, 1)
+  const reason = { why: 'not wanted' }
+  const controller = new AbortController()
+  const wait = manager.lockAll(lockers, { signal: controller.signal })
+  await assertHeld(manager, [0, 1])
+  controller.abort(reason)
+  assert.is(await wait.catch((thrown: unknown) => thrown), reason)
+  assert.equal(manager.locksHeld(), [1])
+  const aborted = manager.lockAll([0], { signal: controller.signal })
+  assert.is(await aborted.catch((thrown: unknown) => thrown), reason)
+  assert.equal(manager.locksHeld(), [1])
+})
+
+async function assertHeld(manager: Manager, ids: number[]): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(manager.locksHeld(), ids)
+}
+
+test('one that this thread holds is a deadlock for lockAllSync, which keeps nothing', () => {
+  const { manager, lockers } = pool(3)
+  const held = lockers[2]?.lockSync()
+  throws(() => manager.lockAllSync(lockers), 'ERR_ROBUST_LOCK_WOULD_DEADLOCK')
+  assert.equal(manager.locksHeld(), [2])
+  held?.unlock()
+})
+
+test('a death behind any of them shows, and can be declared repaired for all', async () => {
+  const { manager, lockers, name } = pool(2)
+  const peer = new ProcessPeer()
+  await open(peer, { name })
+  await take(peer, 1)
+  await peer.kill()
+  const guard = await manager.lockAll(lockers)
+  assert.is(guard.ownerDied, true)
+  assert.equal(guard.guards.map(({ ownerDied }) => ownerDied), [false, true])
+  guard.markConsistent()
+  guard.unlock()
+  const again = await manager.lockAll(lockers)
+  assert.is(again.ownerDied, false)
+  again.unlock()
+})
+
+test('bad arguments', async () => {
+  const { manager, lockers } = pool(1)
+  const other = pool(1)
+  await rejects(manager.lockAll(undefined as never), 'ERR_INVALID_ARG_TYPE')
+  await rejects(manager.lockAll(5 as never), 'ERR_INVALID_ARG_TYPE')
+  await rejects(manager.lockAll(['0'] as never), 'ERR_INVALID_ARG_TYPE')
+  await rejects(manager.lockAll(other.lockers), 'ERR_INVALID_ARG_TYPE')
+  await rejects(manager.lockAll([manager.capacity]), 'ERR_OUT_OF_RANGE')
+  await rejects(manager.lockAll(lockers, { timeout: -1 }), 'ERR_OUT_OF_RANGE')
+  await rejects(manager.lockAll(lockers, { timeout: NaN }), 'ERR_OUT_OF_RANGE')
+  await rejects(manager.lockAll(lockers, 5 as never), 'ERR_INVALID_ARG_TYPE')
+  throws(() => manager.lockAllSync([-1]), 'ERR_OUT_OF_RANGE')
+  assert.equal(manager.locksHeld(), [])
+  manager.close()
+  await rejects(manager.lockAll(lockers), 'ERR_ROBUST_LOCK_CLOSED')
+})
+
+test.run()
