@@ -152,7 +152,7 @@ impl<'a> IdMap<'a> {
     pub fn clear(&self) {
         for level in [self.bits, self.hints, self.top] {
             for word in level {
-                word.store(0, Ordering::Release);
+                word.swap(0, Ordering::AcqRel);
             }
         }
     }
