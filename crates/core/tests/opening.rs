@@ -1,0 +1,327 @@
+//! Opening, creating and adopting segments, and everything that is refused.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions, private_folder};
+use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at};
+
+/// `open PATH`: "ID created" or the code; `chunks PATH`: ids of new chunks until there is no room;
+/// `limit PATH`: opens with a limit on file sizes.
+#[test]
+fn child_entry() {
+    serve(|words| {
+        let path = PathBuf::from(words[1]);
+        match words[0] {
+            "open" => match Manager::open(&options(&path)) {
+                Ok((manager, created)) => format!("{} {created}", manager.allocate().unwrap().id),
+                Err(error) => error.code.as_str().to_owned(),
+            },
+            "chunks" => {
+                let (manager, _) = Manager::open(&options(&path)).unwrap();
+                let refusal =
+                    (0..8).map(|chunk| manager.retrieve(chunk * 256)).find_map(Result::err);
+                let code = refusal.map_or("none", |error| error.code.as_str());
+                // What there was room for goes on.
+                let lock = manager.lock(0).unwrap();
+                lock.try_acquire().unwrap();
+                lock.release(false).unwrap();
+                code.to_owned()
+            }
+            "limit" => {
+                let limit = nix::sys::resource::Resource::RLIMIT_FSIZE;
+                nix::sys::resource::setrlimit(limit, 1 << 20, 1 << 20).unwrap();
+                Manager::open(&options(&path)).err().unwrap().code.as_str().to_owned()
+            }
+            _ => panic!("no such command: {words:?}"),
+        }
+    });
+}
+
+fn refused(path: &Path, mode: Mode) -> Error {
+    let error = Manager::open(&OpenOptions { mode, ..options(path) }).err().expect("a refusal");
+    assert!(error.message.len() > 20, "{error}");
+    error
+}
+
+fn code(path: &Path) -> Code {
+    refused(path, Mode::OpenOrCreate).code
+}
+
+#[test]
+fn sixteen_first_openers_at_once() {
+    let mut peers: Vec<Peer> = (0..16).map(|_| Peer::new()).collect();
+    for round in 0..300 {
+        let segment = TempSegment::new("race");
+        let line = format!("open {}", segment.path().display());
+        // All are told before any is listened to.
+        peers.iter_mut().for_each(|peer| peer.tell(&line));
+        let answers: Vec<String> = peers.iter_mut().map(Peer::hear).collect();
+        let created = answers.iter().filter(|answer| answer.ends_with("true")).count();
+        let mut ids: Vec<u32> = answers
+            .iter()
+            .map(|answer| answer.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(created, 1, "round {round}: {answers:?}");
+        assert_eq!(ids, (0..16).collect::<Vec<_>>(), "round {round}");
+    }
+}
+
+#[test]
+fn modes_and_capacities() {
+    let segment = TempSegment::new("modes");
+    assert_eq!(refused(segment.path(), Mode::Open).code, Code::NotFound);
+    let small = open(segment.path(), Some(10));
+    assert_eq!(refused(segment.path(), Mode::Create).code, Code::Exists);
+    assert_eq!(small.retrieve(10).unwrap_err().code, Code::OutOfRange);
+    assert_eq!(open(segment.path(), Some(20)).segment().capacity(), 20);
+    assert_eq!(open(segment.path(), Some(5)).segment().capacity(), 20);
+    assert_eq!((small.segment().capacity(), small.available()), (20, 20));
+    for capacity in [0, (1 << 20) + 1] {
+        let refused =
+            Manager::open(&OpenOptions { capacity: Some(capacity), ..options(segment.path()) });
+        assert_eq!(refused.err().unwrap().code, Code::OutOfRange);
+    }
+    let missing = segment.path().with_extension("folder").join("segment");
+    assert_eq!(code(&missing), Code::NotFound);
+}
+
+#[test]
+fn a_million_locks_cost_what_2048_cost() {
+    let (small, large) = (TempSegment::new("small"), TempSegment::new("large"));
+    open(small.path(), Some(2048));
+    let last = (1 << 20) - 1;
+    let (manager, created) = Manager::open(&OpenOptions {
+        capacity: Some(last + 1),
+        in_use: (0..last).collect(),
+        ..options(large.path())
+    })
+    .unwrap();
+    assert!(created);
+    let blocks = |segment: &TempSegment| std::fs::metadata(segment.path()).unwrap().blocks();
+    assert_eq!(blocks(&small), blocks(&large));
+    assert_eq!(manager.available(), 1);
+    assert_eq!(manager.allocate().unwrap().id, last);
+    assert_eq!(manager.allocate().unwrap_err().code, Code::Exhausted);
+    assert!(blocks(&large) - blocks(&small) <= 128, "one chunk of 64 KiB");
+}
+
+#[test]
+fn ids_in_use_are_taken_from_the_first_instant() {
+    let segment = TempSegment::new("in-use");
+    let with =
+        |in_use: Vec<u32>| OpenOptions { capacity: Some(8), in_use, ..options(segment.path()) };
+    let refusal = Manager::open(&with(vec![1, 8])).err().unwrap();
+    assert_eq!(refusal.code, Code::OutOfRange);
+    assert!(!segment.path().exists(), "nothing was created");
+    let (manager, created) = Manager::open(&with(vec![0, 2])).unwrap();
+    assert!(created);
+    assert_eq!([manager.allocate().unwrap().id, manager.allocate().unwrap().id], [1, 3]);
+    let (_, created) = Manager::open(&with(vec![5])).unwrap();
+    assert!(!created);
+    assert_eq!(manager.allocate().unwrap().id, 4, "ignored");
+    assert_eq!(manager.allocate().unwrap().id, 5);
+}
+
+#[test]
+fn what_is_not_a_segment_is_refused() {
+    let segment = TempSegment::new("corrupt");
+    let path = segment.path();
+    std::fs::write(path, b"").unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(code(path), Code::Corrupt);
+    std::fs::write(path, vec![0x5a; 100_000]).unwrap();
+    assert_eq!(code(path), Code::Corrupt);
+    std::fs::remove_file(path).unwrap();
+    std::fs::create_dir(path).unwrap();
+    assert_eq!(code(path), Code::Corrupt);
+    std::fs::remove_dir(path).unwrap();
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(code(path), Code::Corrupt);
+    std::fs::remove_file(path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path).unwrap();
+    assert_eq!(code(path), Code::Corrupt);
+}
+
+/// A segment that this process has never opened: what it has open it does not look at again.
+fn made_by_a_child(name: &str) -> TempSegment {
+    let segment = TempSegment::new(name);
+    let answer = Peer::new().ask(&format!("open {}", segment.path().display()));
+    assert_eq!(answer, "0 true");
+    segment
+}
+
+#[test]
+fn a_header_that_differs_is_refused() {
+    for (at, bytes, expected) in [
+        (0, vec![0], Code::Corrupt),
+        (8, 0x0d0c_0b0a_u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (12, 2u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (16, 1u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (24, 16u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (28, 24u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (64, vec![0xff; 48], Code::Incompatible),
+        (192, 0u32.to_ne_bytes().to_vec(), Code::Corrupt),
+    ] {
+        let segment = made_by_a_child("header");
+        patch(segment.path(), at, &bytes);
+        assert_eq!(code(segment.path()), expected, "at {at}");
+    }
+    let segment = made_by_a_child("size");
+    let file = std::fs::OpenOptions::new().write(true).open(segment.path()).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(code(segment.path()), Code::Corrupt);
+}
+
+#[test]
+fn files_that_others_may_use_are_refused() {
+    let segment = made_by_a_child("permission");
+    let path = segment.path();
+    for mode in [0o644, 0o660, 0o606] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        assert_eq!(code(path), Code::Permission);
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    let second = TempSegment::new("link");
+    std::fs::hard_link(path, second.path()).unwrap();
+    assert_eq!(code(path), Code::Permission);
+    std::fs::remove_file(second.path()).unwrap();
+    symlink(path, second.path()).unwrap();
+    assert_eq!(code(second.path()), Code::Permission);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+        assert_eq!(code(path), Code::Permission);
+        std::os::unix::fs::chown(path, Some(0), None).unwrap();
+    }
+    Manager::open(&options(path)).unwrap();
+}
+
+#[test]
+fn the_folder_is_checked() {
+    let folder = TempSegment::new("folder");
+    assert_eq!(private_folder(Some(folder.path().to_owned())).unwrap(), folder.path());
+    assert_eq!(std::fs::metadata(folder.path()).unwrap().mode() & 0o7777, 0o700);
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let refusal = private_folder(Some(folder.path().to_owned())).unwrap_err();
+    assert_eq!(refusal.code, Code::Permission);
+    assert!(refusal.message.contains("ROBUST_LOCK_DIR"));
+    let link = TempSegment::new("folder-link");
+    symlink(folder.path(), link.path()).unwrap();
+    assert_eq!(private_folder(Some(link.path().to_owned())).unwrap_err().code, Code::Permission);
+}
+
+#[test]
+fn only_a_tmpfs_will_do() {
+    let disk = std::env::current_exe().unwrap().with_extension("segment");
+    if nix::sys::statfs::statfs(disk.parent().unwrap()).unwrap().filesystem_type()
+        == nix::sys::statfs::TMPFS_MAGIC
+    {
+        println!("not run: this build lies on a tmpfs itself");
+        return;
+    }
+    assert_eq!(code(&disk), Code::NotTmpfs);
+    assert!(!disk.exists());
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_no_space() {
+    let segment = TempSegment::new("limit");
+    let answer = Peer::new().ask(&format!("limit {}", segment.path().display()));
+    assert_eq!(answer, Code::NoSpace.as_str());
+    assert!(!segment.path().exists());
+}
+
+/// A child in mount and user namespaces of its own, with a tmpfs of that size; None if not allowed.
+fn on_tmpfs(size: &str) -> Option<(TempSegment, Peer)> {
+    let folder = TempSegment::new("tmpfs");
+    std::fs::create_dir(folder.path()).unwrap();
+    let unshare = if nix::unistd::geteuid().is_root() { "-m" } else { "-rm" };
+    if !Command::new("unshare").args([unshare, "true"]).status().is_ok_and(|s| s.success()) {
+        println!("not run: unshare is not allowed here");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    let mount = r#"mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@""#;
+    command.args([unshare, "sh", "-c", mount, "sh", size]).arg(folder.path());
+    command.arg(std::env::current_exe().unwrap());
+    Some((folder, Peer::through(command)))
+}
+
+#[test]
+fn a_full_tmpfs_is_no_space_and_no_sigbus() {
+    if let Some((folder, mut peer)) = on_tmpfs("64k") {
+        let path = folder.path().join("segment");
+        assert_eq!(peer.ask(&format!("open {}", path.display())), Code::NoSpace.as_str());
+        assert_eq!(peer.ask(&format!("open {}", path.display())), Code::NoSpace.as_str());
+    }
+    if let Some((folder, mut peer)) = on_tmpfs("320k") {
+        let path = folder.path().join("segment");
+        assert_eq!(peer.ask(&format!("chunks {}", path.display())), Code::NoSpace.as_str());
+    }
+}
+
+#[test]
+fn what_another_world_left_is_adopted() {
+    let foreign = [7u8; 32];
+    for stamps in [foreign, [0; 32]] {
+        let segment = TempSegment::new("adopt");
+        let path = segment.path();
+        let mut child = Peer::new();
+        assert_eq!(child.ask(&format!("open {}", path.display())), "0 true");
+        child.kill();
+        // As a container leaves it: locked by a TID that means somebody else here, in the middle of a
+        // section, with both gates closed and the admin mutex taken.
+        let word = support::word_offset(path);
+        let me = std::process::id().to_ne_bytes();
+        for at in [slot_at(0), slot_at(0) + 64, slot_at(0) + 128, support::ADMIN_AT] {
+            patch(path, at + word, &me);
+        }
+        let generation: [u8; 4] = read(path, slot_at(0) + 52);
+        let dirty = u32::from_ne_bytes(generation) | 1 << 31;
+        patch(path, slot_at(0) + support::DIRTY_AT, &dirty.to_ne_bytes());
+        let token = u64::from_ne_bytes(read(path, slot_at(0) + 56));
+        patch(path, STAMPS_AT, &stamps);
+        let manager = segment.manager();
+        assert_eq!(manager.available(), 2047, "the allocation stays");
+        let lock = manager.lock(0).unwrap();
+        let acquired = lock.acquire(Some(60_000.0), &mut || true).unwrap();
+        assert!(acquired.owner_died, "the section was not finished");
+        assert_eq!(acquired.token, token + 1);
+        lock.release(false).unwrap();
+        assert_eq!(manager.retrieve(300).unwrap().id, 300, "admin works");
+        assert_ne!(read::<32>(path, STAMPS_AT), stamps);
+    }
+}
+
+#[test]
+fn what_another_world_has_open_is_refused() {
+    let segment = TempSegment::new("foreign");
+    let mut child = Peer::new();
+    child.ask(&format!("open {}", segment.path().display()));
+    let stamps: [u8; 32] = read(segment.path(), STAMPS_AT);
+    patch(segment.path(), STAMPS_AT, &[7; 32]);
+    assert_eq!(code(segment.path()), Code::PidNamespace);
+    patch(segment.path(), STAMPS_AT, &[0; 32]);
+    assert_eq!(code(segment.path()), Code::Stalled, "an adoption that does not get on");
+    patch(segment.path(), STAMPS_AT, &stamps);
+    segment.manager();
+}
+
+#[test]
+fn a_deleted_segment_goes_on_and_says_so() {
+    let segment = TempSegment::new("deleted");
+    let manager = segment.manager();
+    assert!(!manager.segment().is_stale());
+    std::fs::remove_file(segment.path()).unwrap();
+    assert!(manager.segment().is_stale());
+    manager.allocate().unwrap();
+    let (other, created) = Manager::open(&options(segment.path())).unwrap();
+    assert!(created && !std::ptr::eq(other.segment(), manager.segment()));
+}
