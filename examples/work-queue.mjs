@@ -41,7 +41,7 @@ if (process.argv[2] === 'worker') {
       worker.on('message', (job) => {
         begun++
         if (job.again) again++
-        if (begun % 8 === 0 && killed < 4) worker.kill('SIGKILL') && killed++
+        if (begun % 8 === 0 && killed < 4 && worker.kill('SIGKILL')) killed++
       })
       worker.once('exit', (code, signal) => resolve(signal))
     })

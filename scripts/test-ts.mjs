@@ -87,7 +87,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 const files = readdirSync(folder)
   .filter((file) => file.endsWith('.test.cjs'))
   .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
-  .sort()
+  .toSorted()
 async function work() {
   for (let file = files.shift(); file !== undefined; file = files.shift()) report(await run(file))
 }

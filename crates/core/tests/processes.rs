@@ -40,6 +40,7 @@ fn child_entry() {
                 let hold = |id| manager.unwrap().lock(id).unwrap().try_acquire().is_ok();
                 format!("{}", (0..id).filter(|&id| hold(id)).count())
             }
+            "fork" => forked_copy(&manager.unwrap()),
             "allocate" => format!("{:?}", manager.unwrap().allocate().map(|handle| handle.id)),
             "count" => {
                 let rounds: u32 = words[3].parse().unwrap();
@@ -54,6 +55,28 @@ fn child_entry() {
             _ => panic!("no such command: {words:?}"),
         }
     });
+}
+
+/// What the calls of a copy without exec say. The copy does nothing else.
+fn forked_copy(manager: &Manager) -> String {
+    let lock = manager.lock(0).unwrap();
+    lock.acquire(None, &mut || true).unwrap();
+    // SAFETY: the copy makes a few calls that take no lock of the process, and ends.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let refused = lock.try_acquire() == Err(Refusal::Forked)
+                && lock.release(false) == Err(Refusal::Forked)
+                && lock.acquire(None, &mut || true) == Err(Refusal::Forked)
+                && manager.allocate().is_err_and(|error| error.code == Code::Forked);
+            // SAFETY: ends the copy without the exit handlers that are its parent's.
+            unsafe { nix::libc::_exit(if refused { 42 } else { 1 }) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let end = nix::sys::wait::waitpid(child, None).unwrap();
+            lock.release(false).unwrap();
+            format!("{end:?}").replace(&child.to_string(), "PID")
+        }
+    }
 }
 
 fn told(outcome: Result<Acquired, Refusal>) -> String {
@@ -262,6 +285,15 @@ fn a_wait_can_be_stopped_and_ends_in_time() {
     acquire(&lock);
     assert_eq!(lock.try_acquire(), Err(Refusal::Own));
     assert_eq!(lock.acquire(None, &mut || true), Err(Refusal::Own));
+    lock.release(false).unwrap();
+}
+
+#[test]
+fn a_forked_copy_is_refused_and_its_parent_holds_on() {
+    let segment = TempSegment::new("forked");
+    let (_, lock, _) = allocated(&segment);
+    assert_eq!(peer(&segment).ask("fork 0"), "Exited(Pid(PID), 42)");
+    assert!(!acquire(&lock).owner_died);
     lock.release(false).unwrap();
 }
 
