@@ -301,6 +301,31 @@ fn what_another_world_left_is_adopted() {
 }
 
 #[test]
+fn what_another_world_left_is_adopted_and_kept() {
+    let segment = made_by_a_child("adopt-and-keep");
+    patch(segment.path(), STAMPS_AT, &[7; 32]);
+    segment.manager();
+    // A third world comes while we have it: our shared flock keeps it away.
+    patch(segment.path(), STAMPS_AT, &[9; 32]);
+    let line = format!("open {}", segment.path().display());
+    assert_eq!(Peer::new().ask(&line), Code::PidNamespace.as_str());
+}
+
+#[test]
+fn opening_again_beside_others_keeps_the_flock() {
+    let segment = TempSegment::new("again");
+    let line = format!("open {}", segment.path().display());
+    segment.manager();
+    let mut other = Peer::new();
+    assert_eq!(other.ask(&line), "0 false");
+    // A conversion would fail now, and lose the lock that it has.
+    segment.manager();
+    other.kill();
+    patch(segment.path(), STAMPS_AT, &[9; 32]);
+    assert_eq!(Peer::new().ask(&line), Code::PidNamespace.as_str());
+}
+
+#[test]
 fn what_another_world_has_open_is_refused() {
     let segment = TempSegment::new("foreign");
     let mut child = Peer::new();

@@ -99,6 +99,16 @@ impl Peer {
         self.lines.recv_timeout(WATCHDOG).expect("an answer of the child")
     }
 
+    /// Its answer, or None if it has ended without one.
+    pub fn hear_or_end(&mut self) -> Option<String> {
+        use std::sync::mpsc::RecvTimeoutError;
+        match self.lines.recv_timeout(WATCHDOG) {
+            Ok(said) => Some(said),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("neither an answer nor an end"),
+        }
+    }
+
     pub fn ask(&mut self, line: &str) -> String {
         self.tell(line);
         self.hear()

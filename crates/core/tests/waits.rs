@@ -1,0 +1,215 @@
+//! The slow path at its corners: gates whose holders do not run, waits that are stopped, committers that
+//! die. Gates are closed here by writing a TID into their lock words, as a holder's would stand there.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use robust_lock_core::{Lock, Manager, Refusal};
+use support::{GATES_AT, Peer, TURN_AT, TempSegment, open, patch, read, serve, slot_at, until};
+
+/// `open PATH`; `retrieve PATH ID`.
+#[test]
+fn child_entry() {
+    serve(|words| {
+        let manager = open(Path::new(words[1]), None);
+        if words[0] == "retrieve" {
+            manager.retrieve(words[2].parse().unwrap()).unwrap();
+        }
+        "done".to_owned()
+    });
+}
+
+struct Place {
+    segment: TempSegment,
+    manager: Manager,
+    lock: Lock,
+    /// A process that has the segment and holds nothing: closed gates name it.
+    idle: Peer,
+}
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let segment = TempSegment::new(name);
+        let manager = segment.manager();
+        let lock = manager.lock(manager.allocate().unwrap().id).unwrap();
+        let mut idle = Peer::new();
+        assert_eq!(idle.ask(&format!("open {}", segment.path().display())), "done");
+        Self { segment, manager, lock, idle }
+    }
+
+    fn close(&self, gate: usize) {
+        let at = slot_at(0) + GATES_AT[gate] + support::word_offset(self.segment.path());
+        patch(self.segment.path(), at, &self.idle.child.id().to_ne_bytes());
+    }
+
+    fn open(&self, gate: usize) {
+        let at = slot_at(0) + GATES_AT[gate] + support::word_offset(self.segment.path());
+        patch(self.segment.path(), at, &[0; 4]);
+    }
+
+    fn gate_owner(&self, gate: usize) -> u32 {
+        gate_owner(self.segment.path(), gate)
+    }
+
+    fn turn(&self) -> u32 {
+        u32::from_ne_bytes(read(self.segment.path(), slot_at(0) + TURN_AT))
+    }
+
+    fn take(&self) {
+        take(self.lock);
+    }
+}
+
+fn gate_owner(path: &Path, gate: usize) -> u32 {
+    let at = slot_at(0) + GATES_AT[gate] + support::word_offset(path);
+    u32::from_ne_bytes(read(path, at)) & 0x3fff_ffff
+}
+
+fn take(lock: Lock) {
+    lock.acquire(Some(60_000.0), &mut || true).unwrap();
+    lock.release(false).unwrap();
+}
+
+#[test]
+fn a_gate_whose_holder_does_not_run_is_passed_over() {
+    let place = Place::new("passed-over");
+    assert_eq!(place.turn(), 0);
+    place.close(0);
+    place.take();
+    assert_eq!(place.turn() % 3, 1, "gate b serves");
+    place.close(1);
+    place.take();
+    assert_eq!(place.turn() % 3, 2, "none serves");
+    let before = place.turn();
+    place.take();
+    assert_eq!(place.turn(), before, "and main alone is waited for");
+    // A gate that opens again is put back to work by who waits.
+    std::thread::scope(|scope| {
+        place.lock.acquire(None, &mut || true).unwrap();
+        let lock = place.lock;
+        let waiter = scope.spawn(move || take(lock));
+        place.open(0);
+        until("gate a serves", || place.turn().is_multiple_of(3));
+        place.lock.release(false).unwrap();
+        waiter.join().unwrap();
+    });
+    place.open(1);
+    place.take();
+}
+
+#[test]
+fn a_gate_whose_holder_moves_keeps_its_turn() {
+    let place = Place::new("moves");
+    let (stop, lock) = (AtomicBool::new(false), place.lock);
+    std::thread::scope(|scope| {
+        place.close(0);
+        // Main is free now and then, but the token moves: somebody has turns.
+        let worker = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if lock.try_acquire().is_ok() {
+                    lock.release(false).unwrap();
+                }
+                // Free most of the time, as if the one who waits behind the gate were slow to come.
+                (0..20_000).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        let waited = place.lock.acquire(Some(1_500.0), &mut || true);
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+        // The last try of the timeout may well succeed; the turn has not moved.
+        if waited.is_ok() {
+            place.lock.release(false).unwrap();
+        }
+        assert_eq!(place.turn(), 0);
+        place.open(0);
+    });
+}
+
+#[test]
+fn a_wait_that_is_stopped_leaves_its_gate_open() {
+    let place = Place::new("stopped-wait");
+    let (stop, lock, path) = (AtomicBool::new(false), place.lock, place.segment.path());
+    std::thread::scope(|scope| {
+        place.lock.acquire(None, &mut || true).unwrap();
+        for _ in 0..3 {
+            stop.store(false, Ordering::Relaxed);
+            // Looked at before the thread ends, which would open any gate.
+            let waiter = scope.spawn(|| {
+                let waited = lock.acquire(None, &mut || !stop.load(Ordering::Relaxed));
+                (waited, gate_owner(path, 0))
+            });
+            until("it stands at the gate", || place.gate_owner(0) != 0);
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(waiter.join().unwrap(), (Err(Refusal::Stopped), 0));
+            let helper = scope
+                .spawn(move || (lock.wait_for_turn(&mut || false).is_err(), gate_owner(path, 0)));
+            assert_eq!(helper.join().unwrap(), (true, 0));
+        }
+        place.lock.release(false).unwrap();
+    });
+}
+
+#[test]
+fn a_helpers_turn_keeps_the_gate_and_leaves_main() {
+    let place = Place::new("helper");
+    let won = place.lock.wait_for_turn(&mut || true).ok().unwrap();
+    assert_ne!(place.gate_owner(0), 0);
+    assert!(!place.lock.is_held());
+    // The thread that it waits for takes main past the gate.
+    place.lock.try_acquire().unwrap();
+    won.open_gate();
+    assert_eq!(place.gate_owner(0), 0);
+    place.lock.release(false).unwrap();
+}
+
+#[test]
+fn a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate() {
+    let place = Place::new("hand-over");
+    assert_eq!(place.lock.hand_over(false), Err(Refusal::NotHeld));
+    let first = place.lock.acquire(None, &mut || true).unwrap();
+    let second = place.lock.hand_over(false).unwrap();
+    assert_eq!((second.token, second.owner_died), (first.token + 1, false));
+    assert!(place.lock.hand_over(true).unwrap().owner_died, "not repaired");
+    assert!(!place.lock.hand_over(false).unwrap().owner_died);
+    place.close(0);
+    assert_eq!(place.lock.hand_over(false), Err(Refusal::Busy));
+    place.open(0);
+    place.lock.release(false).unwrap();
+}
+
+#[test]
+fn a_committer_that_dies_leaves_an_unpublished_chunk() {
+    let place = Place::new("committer");
+    let path = place.segment.path();
+    let whole = |chunk: u32| {
+        for id in [chunk * 256, chunk * 256 + 255] {
+            place.manager.retrieve(id).unwrap();
+            let lock = place.manager.lock(id).unwrap();
+            let acquired = lock.acquire(Some(60_000.0), &mut || true).unwrap();
+            assert!(acquired.token > 1 << 48, "from the creation time on: {acquired:?}");
+            lock.release(false).unwrap();
+        }
+    };
+    // Killed as soon as its pages are there: in the middle of the slots, or just after them.
+    let blocks = || std::fs::metadata(path).unwrap().blocks();
+    for chunk in 1..=4 {
+        let mut child = Peer::new();
+        let before = blocks();
+        child.tell(&format!("retrieve {} {}", path.display(), chunk * 256));
+        until("its pages are there", || blocks() > before);
+        child.kill();
+        whole(chunk);
+    }
+    // And one that a broken core (see scripts/mutations.mjs) lets die after the first slot.
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.env("ROBUST_LOCK_TEST_DIE", "1");
+    let mut child = Peer::through(command);
+    child.tell(&format!("retrieve {} {}", path.display(), 5 * 256));
+    child.hear_or_end();
+    whole(5);
+}
