@@ -16,29 +16,25 @@
 //! If the process dies anywhere here, the helper's mutexes are released by the kernel, and it had
 //! none that a user's data stood behind.
 
-use std::collections::VecDeque;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use napi::{Env, sys};
-use robust_lock_core::{Lock, Refusal, block_signals, monotonic_ns};
+use robust_lock_core::{Lock, Refusal, monotonic_ns};
 
 use crate::hot::{self, verdict};
+use crate::pool::POOL;
 use crate::{EnvState, check};
 
-const MAX_HELPERS: usize = 64;
-const STACK_BYTES: usize = 128 << 10;
-/// How long a helper without work stays.
-const LINGER: Duration = Duration::from_secs(2);
 /// How long a helper serves one lock while others wait for a helper.
 const STINT_NS: u64 = 1_000_000_000;
 /// How long an offer stands: halved by each miss, doubled by each hit.
 const MOST_PATIENCE: Duration = Duration::from_millis(5);
 const LEAST_PATIENCE: Duration = Duration::from_micros(300);
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -157,8 +153,13 @@ impl Waiter {
         state.armed && !self.inbox.stopped.load(Ordering::Relaxed)
     }
 
+    /// A helper of the pool has taken it out of the queue.
+    pub(crate) fn taken(&self) {
+        locked(&self.state).phase = Phase::Waiting;
+    }
+
     /// What a helper does with it, until it is not wanted, or others have waited longer.
-    fn serve(self: &Arc<Self>) {
+    pub(crate) fn serve(self: &Arc<Self>) {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
         loop {
@@ -341,71 +342,4 @@ pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
         [segment, id, late_ns as f64 / 1e6, f64::from(instead)]
     };
     offers.into_iter().flat_map(tell).collect()
-}
-
-/// The helpers of this process, for all its environments.
-struct Pool {
-    work: Mutex<Work>,
-    arrived: Condvar,
-}
-
-struct Work {
-    queue: VecDeque<Arc<Waiter>>,
-    threads: usize,
-    idle: usize,
-}
-
-static POOL: Pool = Pool {
-    work: Mutex::new(Work { queue: VecDeque::new(), threads: 0, idle: 0 }),
-    arrived: Condvar::new(),
-};
-
-pub(crate) fn threads() -> u32 {
-    locked(&POOL.work).threads as u32
-}
-
-impl Pool {
-    fn has_queue(&self) -> bool {
-        !locked(&self.work).queue.is_empty()
-    }
-
-    /// False if there is no helper and none can be started.
-    fn push(&self, waiter: Arc<Waiter>) -> bool {
-        let mut work = locked(&self.work);
-        work.queue.push_back(waiter);
-        if work.queue.len() > work.idle && work.threads < MAX_HELPERS {
-            let name = "robust-lock".to_owned();
-            let builder = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
-            if builder.spawn(|| POOL.run()).is_ok() {
-                work.threads += 1;
-            } else if work.threads == 0 {
-                work.queue.pop_back();
-                return false;
-            }
-        }
-        self.arrived.notify_one();
-        true
-    }
-
-    fn run(&self) {
-        block_signals();
-        while let Some(waiter) = self.next() {
-            waiter.serve();
-        }
-    }
-
-    fn next(&self) -> Option<Arc<Waiter>> {
-        let mut work = locked(&self.work);
-        work.idle += 1;
-        let empty = |work: &mut Work| work.queue.is_empty();
-        let waited = self.arrived.wait_timeout_while(work, LINGER, empty);
-        (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        work.idle -= 1;
-        let waiter = work.queue.pop_front();
-        match &waiter {
-            Some(waiter) => locked(&waiter.state).phase = Phase::Waiting,
-            None => work.threads -= 1,
-        }
-        waiter
-    }
 }

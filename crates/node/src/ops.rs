@@ -9,7 +9,7 @@ use napi::Env;
 use napi_derive::napi;
 use robust_lock_core::{self as core, Handle, Manager, Mode, OpenOptions};
 
-use crate::{Answer, EnvState, helper, state};
+use crate::{Answer, EnvState, helper, pool, state};
 
 thread_local!(static LAST_ERROR: RefCell<Option<core::Error>> = const { RefCell::new(None) });
 
@@ -190,5 +190,5 @@ pub fn keep_alive(env: Env, on: bool) -> napi::Result<()> {
 /// How many helper threads this process has now.
 #[napi]
 pub fn helpers() -> u32 {
-    helper::threads()
+    pool::threads()
 }
