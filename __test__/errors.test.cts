@@ -1,298 +1,268 @@
-// Every code, provoked for real. What needs a machine of its own is said at the end.
+// Errors that a program makes by itself: arguments, ids, holders, and a missing native module.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { tmpdir } from 'node:os'
 import * as assert from 'uvu/assert'
-import { LockError, openManager, type OpenOptions } from 'robust-lock'
+import { LockError, openManager, supported, type Locker, type LockOptions, type Manager, type OpenOptions } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
-import { open, take } from './fixtures/jobs.cjs'
-import { ProcessPeer, type ProcessOptions } from './fixtures/peers.cjs'
-import { ADMIN_AT, CAPACITY_AT, WORD_OFFSET_AT, patch } from './fixtures/segment.cjs'
-import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
+import { open, release, take } from './fixtures/jobs.cjs'
+import { ProcessPeer } from './fixtures/peers.cjs'
+import { isWaitedFor } from './fixtures/segment.cjs'
+import { folder, suite, unique } from './fixtures/suite.cjs'
+import { until } from './fixtures/within.cjs'
 
 const test = suite('errors')
-const isRoot = process.geteuid?.() === 0
+const TYPE = 'ERR_INVALID_ARG_TYPE'
+const RANGE = 'ERR_OUT_OF_RANGE'
 
-/** unshare with these namespaces, or undefined if that is not allowed here. */
-function unshare(what: string, ...flags: string[]): string[] | undefined {
-  const command = ['unshare', ...(isRoot ? [] : ['--user', '--map-root-user']), ...flags]
-  const { status, stderr, error } = spawnSync(command[0] as string, [...command.slice(1), 'true'], { encoding: 'utf8' })
-  if (status === 0) return command
-  notRun(what, error?.message ?? stderr.trim())
-  return undefined
+function segment(capacity = 2048): { manager: Manager; locker: Locker; options: OpenOptions } {
+  const options = { name: unique(), capacity }
+  const manager = openManager(options)
+  return { manager, locker: manager.allocateLock(), options }
 }
 
-/** What a process that is started so says when it opens the segment: the code, or that it created it. */
-async function opened(options: OpenOptions, how: ProcessOptions): Promise<string> {
-  const peer = new ProcessPeer(how)
-  const said = await peer.run(({ lib }, options) => {
-    try {
-      const { created } = lib.openManager(options)
-      return created ? 'created' : 'opened'
-    } catch (error) {
-      return (error as { code: string }).code
-    }
-  }, options)
-  await peer.kill()
-  return said
+/** What a program in plain JavaScript may pass. */
+function wrong<T>(value: unknown): T {
+  return value as T
 }
 
-/** A segment that this process has never opened. */
-async function foreign(): Promise<string> {
-  const path = join(folder, unique())
-  assert.is(await opened({ path }, {}), 'created')
-  return path
-}
+const notIntegers: [unknown, string][] = [
+  [undefined, TYPE],
+  [null, TYPE],
+  ['1', TYPE],
+  [1n, TYPE],
+  [{}, TYPE],
+  [-1, RANGE],
+  [1.5, RANGE],
+  [NaN, RANGE],
+  [Infinity, RANGE],
+  [2 ** 32, RANGE],
+]
 
-test('arguments', () => {
+test('openManager: arguments', () => {
   const name = unique()
-  for (const options of [undefined, null, 5, 'x', {}, { name, path: '/dev/shm/x' }, { name: 5 }, { path: 5 }, { name, capacity: '8' }, { name, mode: 1 }, { name, inUse: 5 }, { name, inUse: ['1'] }, { name, inUse: '12' }]) {
-    throws(() => openManager(options as never), 'ERR_INVALID_ARG_TYPE')
+  const cases: [unknown, string][] = [
+    [undefined, TYPE],
+    [null, TYPE],
+    ['name', TYPE],
+    [5, TYPE],
+    [{}, TYPE],
+    [{ name, path: join(folder, name) }, TYPE],
+    [{ name: 5 }, TYPE],
+    [{ name: null }, TYPE],
+    [{ path: 5 }, TYPE],
+    [{ path: '' }, RANGE],
+    [{ path: '/dev/shm/a\0b' }, RANGE],
+    [{ name, mode: 5 }, TYPE],
+    [{ name, mode: 'create-or-open' }, RANGE],
+    [{ name, capacity: 0 }, RANGE],
+    [{ name, capacity: 2 ** 20 + 1 }, RANGE],
+    [{ name, inUse: 5 }, TYPE],
+    [{ name, inUse: null }, TYPE],
+    [{ name, inUse: '123' }, TYPE],
+    [{ name, inUse: {} }, TYPE],
+    [{ name, inUse: ['1'] }, TYPE],
+    [{ name, inUse: [1.5] }, RANGE],
+    [{ name, inUse: [-1] }, RANGE],
+    [{ name, inUse: [2 ** 20] }, RANGE],
+    [{ name, inUse: [2048] }, RANGE],
+    [{ name, capacity: 10, inUse: new Set([9, 10]) }, RANGE],
+    ...notIntegers.slice(1).map(([capacity, code]): [unknown, string] => [{ name, capacity }, code]),
+  ]
+  for (const [options, code] of cases) throws(() => openManager(wrong(options)), code)
+  for (const bad of ['', '.', '..', 'a/b', '/', 'a b', 'ä', 'a\0', 'a\n', 'x'.repeat(201)]) {
+    throws(() => openManager({ name: bad }), RANGE)
   }
-  for (const options of [{ name: '' }, { name: '.' }, { name: '..' }, { name: 'a/b' }, { name: 'a b' }, { name: 'é' }, { name: 'x'.repeat(201) }, { path: '' }, { path: '/dev/shm/a\0b' }, { name, capacity: 0 }, { name, capacity: 1.5 }, { name, capacity: 2 ** 20 + 1 }, { name, capacity: NaN }, { name, mode: 'x' }, { name, inUse: [-1] }, { name, inUse: [2 ** 20] }, { name, inUse: [2048] }]) {
-    throws(() => openManager(options as never), 'ERR_OUT_OF_RANGE')
-  }
-  assert.not(existsSync(join(folder, name)), 'nothing was created')
-  const manager = openManager({ name: 'x'.repeat(200) })
-  for (const id of [undefined, null, '0', {}]) {
-    throws(() => manager.retrieveLock(id as never), 'ERR_INVALID_ARG_TYPE')
-    throws(() => manager.allocateAndRetrieveLock(id as never), 'ERR_INVALID_ARG_TYPE')
-  }
-  for (const id of [-1, 0.5, NaN, Infinity, 2048, 2 ** 32]) {
-    throws(() => manager.retrieveLock(id), 'ERR_OUT_OF_RANGE')
-    throws(() => manager.allocateAndRetrieveLock(id), 'ERR_OUT_OF_RANGE')
-  }
+  assert.is(existsSync(join(folder, name)), false, 'nothing was created')
 })
 
-test('ids: EXHAUSTED, ALREADY_ALLOCATED, NOT_ALLOCATED, STALE_HANDLE', () => {
-  const manager = openManager({ name: unique(), capacity: 2 })
-  const [first, second] = [manager.allocateLock(), manager.allocateLock()]
+test('openManager: the limits of what is allowed', () => {
+  for (const name of ['x'.repeat(200), '...', '-', 'A.b_c-9']) assert.is(openManager({ name }).path, join(folder, name))
+  assert.is(openManager({ name: unique(), capacity: 1 }).capacity, 1)
+  assert.is(openManager({ name: unique(), capacity: 2 ** 20 }).capacity, 2 ** 20)
+  const undefinedIsLeftOut = { name: unique(), path: undefined, capacity: undefined, mode: undefined, inUse: undefined }
+  assert.is(openManager(undefinedIsLeftOut).capacity, 2048)
+})
+
+test('ids', () => {
+  const { manager } = segment(100)
+  for (const [id, code] of [...notIntegers, [100, RANGE]] as [unknown, string][]) {
+    throws(() => manager.retrieveLock(wrong(id)), code)
+    throws(() => manager.allocateAndRetrieveLock(wrong(id)), code)
+  }
+  assert.is(manager.availableLocks(), 99)
+  assert.is(manager.retrieveLock(99).id, 99)
+})
+
+test('options of a wait, and the function of a section', async () => {
+  const { manager, locker } = segment()
+  const cases: [unknown, string][] = [
+    [null, TYPE],
+    [5, TYPE],
+    ['timeout', TYPE],
+    [{ timeout: '1' }, TYPE],
+    [{ timeout: null }, TYPE],
+    [{ timeout: 1n }, TYPE],
+    [{ timeout: NaN }, RANGE],
+    [{ timeout: -1 }, RANGE],
+    [{ timeout: -Infinity }, RANGE],
+  ]
+  const signals: [unknown, string][] = [null, 5, 'signal', {}, new AbortController()].map((signal) => [{ signal }, TYPE])
+  for (const [options, code] of [...cases, ...signals]) {
+    await rejects(locker.lock(wrong(options)), code)
+    await rejects(locker.withLock(() => assert.unreachable(), wrong<LockOptions>(options)), code)
+  }
+  for (const [options, code] of cases) {
+    throws(() => locker.lockSync(wrong(options)), code)
+    throws(() => locker.withLockSync(() => assert.unreachable(), wrong(options)), code)
+  }
+  for (const fn of [undefined, null, 5, 'fn', {}]) {
+    await rejects(locker.withLock(wrong(fn)), TYPE)
+    throws(() => locker.withLockSync(wrong(fn)), TYPE)
+  }
+  assert.equal(manager.locksHeld(), [])
+  ;(await locker.lock({ timeout: undefined, signal: undefined })).unlock()
+})
+
+test('a LockError is an Error with a code, and with what belongs to it', () => {
+  const { manager } = segment(1)
+  const error = throws(() => manager.allocateLock(), 'ERR_ROBUST_LOCK_EXHAUSTED')
+  assert.ok(error instanceof LockError)
+  assert.is(error.name, 'LockError')
+  assert.ok(error.stack?.startsWith('LockError: '))
+  assert.equal({ ...error }, { code: 'ERR_ROBUST_LOCK_EXHAUSTED', capacity: 1, held: 0 })
+  const missing = throws(() => openManager({ name: unique(), mode: 'open' }), 'ERR_ROBUST_LOCK_NOT_FOUND')
+  assert.equal({ ...missing }, { code: 'ERR_ROBUST_LOCK_NOT_FOUND', errno: 2, syscall: 'open' })
+})
+
+test('EXHAUSTED tells the capacity, and how many ids are free but held', () => {
+  const { manager } = segment(3)
+  const lockers = [manager.retrieveLock(0), manager.allocateLock(), manager.allocateLock()]
   const full = throws(() => manager.allocateLock(), 'ERR_ROBUST_LOCK_EXHAUSTED')
-  assert.equal([full.capacity, full.held], [2, 0])
-  throws(() => manager.allocateAndRetrieveLock(1), 'ERR_ROBUST_LOCK_ALREADY_ALLOCATED')
-  const guard = second.lockSync()
-  second.free()
+  assert.equal([full.capacity, full.held], [3, 0])
+  assert.match(full.message, /\b3\b/)
+  for (const locker of lockers.slice(0, 2)) {
+    locker.lockSync()
+    locker.free()
+  }
   const held = throws(() => manager.allocateLock(), 'ERR_ROBUST_LOCK_EXHAUSTED')
-  assert.equal([held.capacity, held.held], [2, 1])
-  throws(() => second.free(), 'ERR_ROBUST_LOCK_NOT_ALLOCATED')
-  const without = manager.retrieveLock(1)
-  guard.unlock()
-  assert.is(manager.allocateLock().id, 1)
-  throws(() => second.free(), 'ERR_ROBUST_LOCK_STALE_HANDLE')
-  without.free()
-  first.free()
+  assert.equal([held.capacity, held.held], [3, 2])
+  assert.match(held.message, /held/)
   assert.is(manager.availableLocks(), 2)
+  lockers[1]?.unlock()
+  assert.is(manager.allocateLock().id, 1)
+  lockers[0]?.unlock()
 })
 
-test('holding: NOT_HELD, NOT_OWNER, WOULD_DEADLOCK, TOO_MANY_HELD', async () => {
-  const name = unique()
-  const manager = openManager({ name })
-  const locker = manager.allocateLock()
-  throws(() => locker.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
-  const guard = locker.lockSync()
-  throws(() => manager.retrieveLock(locker.id).unlock(), 'ERR_ROBUST_LOCK_NOT_OWNER')
-  throws(() => manager.retrieveLock(locker.id).lockSync({ timeout: 1 }), 'ERR_ROBUST_LOCK_WOULD_DEADLOCK')
-  guard.unlock()
-  for (const again of [() => guard.unlock(), () => guard.markConsistent(), () => locker.unlock()]) throws(again, 'ERR_ROBUST_LOCK_NOT_HELD')
-  guard[Symbol.dispose]()
+test('ALREADY_ALLOCATED, NOT_ALLOCATED and STALE_HANDLE', () => {
+  const { manager, locker } = segment()
+  throws(() => manager.allocateAndRetrieveLock(locker.id), 'ERR_ROBUST_LOCK_ALREADY_ALLOCATED')
+  const retrieved = manager.retrieveLock(locker.id)
+  locker.free()
+  throws(() => locker.free(), 'ERR_ROBUST_LOCK_NOT_ALLOCATED')
+  const none = manager.retrieveLock(locker.id)
+  throws(() => none.free(), 'ERR_ROBUST_LOCK_NOT_ALLOCATED')
+  const tenant = manager.allocateLock()
+  assert.is(tenant.id, locker.id)
+  throws(() => locker.free(), 'ERR_ROBUST_LOCK_STALE_HANDLE')
+  throws(() => retrieved.free(), 'ERR_ROBUST_LOCK_STALE_HANDLE')
+  // An old handle locks nevertheless.
+  locker.lockSync()
+  assert.is(tenant.tryLock(), undefined)
+  locker.unlock()
+  // A handle that was made while the id was free frees what is there.
+  none.free()
+  throws(() => tenant.free(), 'ERR_ROBUST_LOCK_NOT_ALLOCATED')
+})
+
+test('NOT_HELD and NOT_OWNER change nothing', async () => {
+  const { manager, locker, options } = segment()
+  const other = manager.retrieveLock(locker.id)
   const peer = new ProcessPeer()
-  await open(peer, { name })
+  await open(peer, options)
+  throws(() => locker.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  const guard = await locker.lock()
+  throws(() => other.unlock(), 'ERR_ROBUST_LOCK_NOT_OWNER')
+  await rejects(peer.run(({ locker }, id) => locker(id).unlock(), locker.id), 'ERR_ROBUST_LOCK_NOT_OWNER')
+  assert.equal(manager.locksHeld(), [locker.id])
+  locker.unlock()
+  throws(() => guard.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  guard[Symbol.dispose]()
+  await guard[Symbol.asyncDispose]()
+  const next = other.lockSync()
+  // An old guard has nothing to say about a later holder's lock.
+  throws(() => guard.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  guard[Symbol.dispose]()
+  throws(() => locker.unlock(), 'ERR_ROBUST_LOCK_NOT_OWNER')
+  assert.equal(manager.locksHeld(), [locker.id])
+  next.unlock()
   await take(peer, locker.id)
   throws(() => locker.unlock(), 'ERR_ROBUST_LOCK_NOT_OWNER')
-  const guards = Array.from({ length: 960 }, (_, i) => manager.retrieveLock(i + 1).lockSync())
-  const next = manager.retrieveLock(961)
-  throws(() => next.lockSync(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
-  throws(() => next.tryLock(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
-  await rejects(next.lock(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
-  guards.pop()?.unlock()
-  next.lockSync().unlock()
-  for (const one of guards) one.unlock()
+  await release(peer, locker.id)
 })
 
-test('modes: NOT_FOUND, EXISTS', () => {
-  const name = unique()
-  throws(() => openManager({ name, mode: 'open' }), 'ERR_ROBUST_LOCK_NOT_FOUND')
-  openManager({ name, mode: 'create' })
-  throws(() => openManager({ name, mode: 'create' }), 'ERR_ROBUST_LOCK_EXISTS')
-  const missing = throws(() => openManager({ path: join(folder, 'no', 'folder') }), 'ERR_ROBUST_LOCK_NOT_FOUND')
-  assert.is(missing.syscall, 'open')
-  assert.ok(missing.errno)
-})
-
-test('NO_SPACE: a full tmpfs, at creation and at a later chunk, and a limit on file sizes', async () => {
-  const wrapper = unshare('a full tmpfs', '--mount')
-  const place = join(folder, unique())
-  mkdirSync(place)
-  const mounted = (size: string): string[] => [...(wrapper ?? []), 'sh', '-c', `mount -t tmpfs -o mode=700,size=${size} tmpfs ${place} && exec "$@"`, 'sh']
-  if (wrapper !== undefined) {
-    assert.is(await opened({ path: join(place, 'a') }, { wrapper: mounted('64k') }), 'ERR_ROBUST_LOCK_NO_SPACE')
-    const peer = new ProcessPeer({ wrapper: mounted('320k') })
-    const [code, files, rest] = await peer.run(({ lib, fs }, place) => {
-      const manager = lib.openManager({ path: `${place}/a` })
-      manager.retrieveLock(0).lockSync().unlock()
-      manager.retrieveLock(256)
-      let code = ''
-      try {
-        for (let id = 512; id < 2048; id += 256) manager.retrieveLock(id)
-      } catch (error) {
-        code = (error as { code: string }).code
-      }
-      return [code, fs.readdirSync(place), manager.retrieveLock(300).withLockSync(() => 'works')]
-    }, place)
-    assert.equal([code, files, rest], ['ERR_ROBUST_LOCK_NO_SPACE', ['a'], 'works'])
-  }
-  const limit = ['bash', '-c', 'ulimit -f 1000 && exec "$@"', 'bash']
-  const path = join(folder, unique())
-  assert.is(await opened({ path }, { wrapper: limit }), 'ERR_ROBUST_LOCK_NO_SPACE')
-  assert.not(existsSync(path))
-})
-
-test('NO_MEMORY: no address space left', async () => {
+test('TOO_MANY_HELD: the 961st lock of a thread', async () => {
+  const { manager, locker: contended, options } = segment()
+  const lockers = Array.from({ length: 961 }, () => manager.allocateLock())
+  const last = lockers[960] as Locker
   const peer = new ProcessPeer()
-  const path = join(folder, unique())
-  const code = await peer.run(({ require, fs, lib }, path) => {
-    const used = Number(/VmSize:\s+(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024
-    const { spawnSync } = require('node:child_process') as typeof import('node:child_process')
-    const { status } = spawnSync('prlimit', ['--pid', String(process.pid), `--as=${used + 2 ** 27}`])
-    if (status !== 0) return 'no prlimit'
-    try {
-      return lib.openManager({ path }).path
-    } catch (error) {
-      return (error as { code: string }).code
-    }
-  }, path)
-  if (code === 'no prlimit') notRun('NO_MEMORY', 'prlimit is missing')
-  else assert.is(code, 'ERR_ROBUST_LOCK_NO_MEMORY')
-  assert.not(existsSync(path), 'nothing is left')
+  await open(peer, options)
+  await take(peer, contended.id)
+  const guards = lockers.slice(0, 959).map((locker) => locker.lockSync())
+  const waiting = contended.lock()
+  await until('it waits', () => isWaitedFor(manager.path, contended.id))
+  guards.push((lockers[959] as Locker).lockSync())
+  throws(() => last.lockSync(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
+  throws(() => last.tryLock(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
+  await rejects(last.lock(), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
+  await rejects(last.lock({ timeout: 0 }), 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
+  const refused = rejects(waiting, 'ERR_ROBUST_LOCK_TOO_MANY_HELD')
+  await release(peer, contended.id)
+  await refused
+  await until('its gate is open', () => !isWaitedFor(manager.path, contended.id))
+  // To hand one on inside the thread is not one more.
+  const heir = (lockers[0] as Locker).lock()
+  guards[0]?.unlock()
+  guards[0] = await heir
+  // It is the thread's number: another has its own.
+  await take(peer, last.id)
+  await release(peer, last.id)
+  for (const guard of guards) guard.unlock()
+  last.lockSync().unlock()
+  contended.lockSync().unlock()
+  assert.equal(manager.locksHeld(), [])
 })
 
-test('PERMISSION: modes, links, folders', async () => {
-  const path = await foreign()
-  chmodSync(path, 0o640)
-  const refusal = throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_PERMISSION')
-  assert.match(refusal.message, /0640/)
-  chmodSync(path, 0o600)
-  const [hard, soft] = [join(folder, unique()), join(folder, unique())]
-  linkSync(path, hard)
-  throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_PERMISSION')
-  rmSync(hard)
-  symlinkSync(path, soft)
-  throws(() => openManager({ path: soft }), 'ERR_ROBUST_LOCK_PERMISSION')
-  assert.is(openManager({ path }).created, false)
+/** What a new process prints that runs this. */
+function output(source: string, env: Record<string, string> = {}): unknown {
+  const ran = spawnSync(process.execPath, ['-e', source], { cwd: join(__dirname, '..', '..'), encoding: 'utf8', env: { ...process.env, ...env } })
+  assert.is(ran.status, 0, ran.stderr)
+  return JSON.parse(ran.stdout)
+}
 
-  const squatted = join(folder, unique())
-  mkdirSync(squatted, { mode: 0o755 })
-  const before = process.env['ROBUST_LOCK_DIR'] as string
-  process.env['ROBUST_LOCK_DIR'] = squatted
-  try {
-    assert.match(throws(() => openManager({ name: 'x' }), 'ERR_ROBUST_LOCK_PERMISSION').message, /ROBUST_LOCK_DIR/)
-  } finally {
-    process.env['ROBUST_LOCK_DIR'] = before
+const tryToOpen = `
+  const lib = require('robust-lock')
+  let error = {}
+  try { lib.openManager({ name: '${unique()}' }) } catch (thrown) { error = thrown }
+  const { code, message } = error
+  console.log(JSON.stringify({ supported: lib.supported, code, message, isOurs: error instanceof lib.LockError }))`
+
+test('NO_PREBUILT: importing does not throw, opening does', () => {
+  assert.is(supported, true)
+  const missing = '/nowhere/robust-lock.node'
+  const result = output(tryToOpen, { ROBUST_LOCK_NATIVE_PATH: missing }) as { message: string }
+  assert.match(result.message, missing)
+  assert.match(result.message, 'npm install')
+  assert.equal({ ...result, message: '' }, { supported: false, code: 'ERR_ROBUST_LOCK_NO_PREBUILT', message: '', isOurs: true })
+})
+
+test('UNSUPPORTED_PLATFORM: importing does not throw, opening does', () => {
+  for (const [property, value] of [['platform', 'darwin'], ['platform', 'win32'], ['arch', 'mips']]) {
+    const elsewhere = `Object.defineProperty(process, '${property}', { value: '${value}' });`
+    const result = output(elsewhere + tryToOpen) as { message: string }
+    assert.match(result.message, value as string)
+    assert.equal({ ...result, message: '' }, { supported: false, code: 'ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', message: '', isOurs: true })
   }
 })
 
-test('CORRUPT and INCOMPATIBLE: what lies in the file', async () => {
-  const noise = join(folder, unique())
-  writeFileSync(noise, Buffer.alloc(10_000, 'noise'), { mode: 0o600 })
-  throws(() => openManager({ path: noise }), 'ERR_ROBUST_LOCK_CORRUPT')
-  throws(() => openManager({ path: folder }), 'ERR_ROBUST_LOCK_CORRUPT')
-  for (const [at, value, code, said] of [
-    [0, 0, 'CORRUPT', /segment/],
-    [CAPACITY_AT, 0, 'CORRUPT', /capacity/],
-    [8, 0x0d0c0b0a, 'INCOMPATIBLE', /byte order/],
-    [12, 99, 'INCOMPATIBLE', /layout version/],
-    [24, 16, 'INCOMPATIBLE', /pointer width/],
-    [WORD_OFFSET_AT, 20, 'INCOMPATIBLE', /lock word/],
-    [64, 0xffff, 'INCOMPATIBLE', /mutex image/],
-  ] as const) {
-    const path = await foreign()
-    patch(path, at, new Uint32Array([value]))
-    assert.match(throws(() => openManager({ path }), `ERR_ROBUST_LOCK_${code}`).message, said)
-  }
-})
-
-test('NOT_TMPFS: a folder on a disk', () => {
-  const path = join(tmpdir(), `robust-lock-${unique()}`)
-  const type = spawnSync('stat', ['-f', '-c', '%T', tmpdir()], { encoding: 'utf8' }).stdout.trim()
-  if (type === 'tmpfs') return notRun('NOT_TMPFS', `${tmpdir()} is a tmpfs`)
-  throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_NOT_TMPFS')
-  assert.not(existsSync(path))
-})
-
-test('PID_NAMESPACE and NO_PROC; a segment that a container left is adopted', async () => {
-  const wrapper = unshare('another PID namespace', '--pid', '--fork', '--mount-proc', '--kill-child')
-  if (wrapper !== undefined) {
-    const name = unique()
-    const container = new ProcessPeer({ wrapper })
-    await open(container, { name })
-    await container.run(({ manager }) => [manager.allocateLock().id, manager.allocateLock().id])
-    await take(container, 1)
-    throws(() => openManager({ name }), 'ERR_ROBUST_LOCK_PID_NAMESPACE')
-    await container.kill()
-    const manager = openManager({ name })
-    assert.is(manager.created, false)
-    assert.is(manager.availableLocks(), 2046)
-    assert.equal(manager.locksHeld(), [])
-    const guard = manager.retrieveLock(1).lockSync()
-    assert.is(guard.ownerDied, true, 'it was inside when it ended')
-    guard.markConsistent()
-    guard.unlock()
-    assert.is(await opened({ name }, { wrapper }), 'ERR_ROBUST_LOCK_PID_NAMESPACE')
-  }
-  const mount = unshare('no /proc', '--mount')
-  if (mount === undefined) return
-  const peer = new ProcessPeer({ wrapper: mount })
-  const code = await peer.run(({ require, lib }, name) => {
-    const { spawnSync } = require('node:child_process') as typeof import('node:child_process')
-    // The native module must be there before /proc is gone: the loader looks at it.
-    lib.openManager({ name: `${name}-before` })
-    if (spawnSync('mount', ['-t', 'tmpfs', 'tmpfs', '/proc']).status !== 0) return 'not allowed'
-    try {
-      return lib.openManager({ name }).path
-    } catch (error) {
-      return (error as { code: string }).code
-    }
-  }, unique())
-  if (code === 'not allowed') notRun('NO_PROC', 'mounting over /proc is not allowed')
-  else assert.is(code, 'ERR_ROBUST_LOCK_NO_PROC')
-})
-
-test('STALLED: somebody who does not get on with a chunk', async () => {
-  const name = unique()
-  const manager = openManager({ name })
-  manager.allocateLock()
-  const peer = new ProcessPeer()
-  await open(peer, { name })
-  const word = ADMIN_AT + new Uint32Array(readFileSync(manager.path).buffer, WORD_OFFSET_AT, 1)[0]!
-  patch(manager.path, word, new Uint32Array([peer.pid]))
-  assert.match(throws(() => manager.retrieveLock(1000), 'ERR_ROBUST_LOCK_STALLED').message, new RegExp(`\\b${peer.pid}\\b`))
-  manager.retrieveLock(0).lockSync().unlock()
-  await peer.kill()
-  assert.is(manager.retrieveLock(1000).id, 1000, 'its end is noticed')
-})
-
-test('UNSUPPORTED_PLATFORM and NO_PREBUILT: importing never throws', () => {
-  const run = (before: string, env: Record<string, string> = {}): string[] => {
-    const program = `${before}; const lib = require('robust-lock'); try { lib.openManager({ name: 'x' }) } catch (error) { console.log(lib.supported, error.code, error instanceof lib.LockError, error.message) }`
-    return spawnSync(process.execPath, ['-e', program], { encoding: 'utf8', cwd: join(__dirname, '..', '..'), env: { ...process.env, ...env } }).stdout.split(' ')
-  }
-  const darwin = run("Object.defineProperty(process, 'platform', { value: 'darwin' })")
-  assert.equal(darwin.slice(0, 3), ['false', 'ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', 'true'])
-  const sparc = run("Object.defineProperty(process, 'arch', { value: 'sparc' })")
-  assert.equal(sparc.slice(0, 2), ['false', 'ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM'])
-  const missing = run('', { ROBUST_LOCK_NATIVE_PATH: '/nowhere/robust-lock.node' })
-  assert.equal(missing.slice(0, 3), ['false', 'ERR_ROBUST_LOCK_NO_PREBUILT', 'true'])
-  assert.match(missing.join(' '), /npm install/)
-})
-
-test('what a LockError is', () => {
-  const error = throws(() => openManager({ name: unique(), mode: 'open' }), 'ERR_ROBUST_LOCK_NOT_FOUND')
-  assert.ok(error instanceof LockError && error instanceof Error)
-  assert.is(error.name, 'LockError')
-  assert.match(String(error.stack), /^LockError: /)
-})
-
-notRun('FORKED', 'Node never forks without an exec; the Rust tests do')
-notRun('NOT_ROBUST', 'it takes an emulator in which the kernel does not mark the mutexes of the dead')
 test.run()

@@ -51,7 +51,7 @@ function passes(file, test) {
 
 let bad = 0
 try {
-  for (const [name, file, from, to, testFile, test] of mutations.filter(([name]) => wanted.length === 0 || wanted.some((part) => name.includes(part)))) {
+  for (const [name, file, from, to, testFile, test] of mutations.filter(([title]) => wanted.length === 0 || wanted.some((part) => title.includes(part)))) {
     const path = join(copy, 'crates/core/src', file)
     const original = readFileSync(path, 'utf8')
     let verdict

@@ -1,0 +1,265 @@
+// Waits that are called off: by a signal, or by closing the manager.
+import { getEventListeners } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
+import * as assert from 'uvu/assert'
+import { openManager, type Guard, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { rejects, throws } from './fixtures/expect.cjs'
+import { open, release, take } from './fixtures/jobs.cjs'
+import { ProcessPeer, type Peer } from './fixtures/peers.cjs'
+import { isWaitedFor } from './fixtures/segment.cjs'
+import { suite, unique } from './fixtures/suite.cjs'
+import { until } from './fixtures/within.cjs'
+
+const test = suite('abort')
+
+interface Place {
+  manager: Manager
+  locker: Locker
+  options: OpenOptions
+}
+
+function segment(): Place {
+  const options = { name: unique() }
+  const manager = openManager(options)
+  return { manager, locker: manager.allocateLock(), options }
+}
+
+async function heldElsewhere({ locker, options }: Place): Promise<Peer> {
+  const peer = new ProcessPeer()
+  await open(peer, options)
+  await take(peer, locker.id)
+  return peer
+}
+
+/** What the promise is rejected with, whatever it is. */
+async function reasonOf(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise
+  } catch (reason) {
+    return reason
+  }
+  throw new Error('the promise was fulfilled')
+}
+
+const listeners = (signal: AbortSignal): number => getEventListeners(signal, 'abort').length
+
+async function isFree({ manager, locker }: Place): Promise<void> {
+  const guard = locker.tryLock()
+  assert.ok(guard, 'it is free')
+  guard?.unlock()
+  await until('the gates are open', () => !isWaitedFor(manager.path, locker.id))
+}
+
+const reasons: unknown[] = [undefined, null, 0, 'text', new Error('own'), { any: 'thing' }]
+
+test('a signal that is aborted already rejects with its reason, even if the lock is free', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  for (const reason of reasons) {
+    const signal = AbortSignal.abort(reason)
+    assert.is(await reasonOf(locker.lock({ signal })), signal.reason)
+    assert.is(await reasonOf(locker.lock({ signal, timeout: 0 })), signal.reason)
+    assert.is(await reasonOf(locker.withLock(() => assert.unreachable(), { signal })), signal.reason)
+    assert.is(listeners(signal), 0)
+    assert.equal(manager.locksHeld(), [])
+  }
+  const guard = locker.lockSync()
+  const { token } = guard
+  const signal = AbortSignal.abort()
+  assert.is(await reasonOf(locker.lock({ signal })), signal.reason)
+  guard.unlock()
+  const next = await locker.lock()
+  assert.is(next.token, token + 1, 'nothing was tried')
+  next.unlock()
+})
+
+for (const where of ['this thread', 'another process']) {
+  test(`an abort while the lock of ${where} is waited for`, async () => {
+    const place = segment()
+    const { locker, manager } = place
+    const guard = where === 'this thread' ? locker.lockSync() : undefined
+    const peer = guard === undefined ? await heldElsewhere(place) : undefined
+    for (const reason of reasons) {
+      for (const at of ['once', 'later']) {
+        const abort = new AbortController()
+        const reasoned = reasonOf(locker.lock({ signal: abort.signal }))
+        assert.is(listeners(abort.signal), 1)
+        if (at === 'later' && peer !== undefined) await until('it waits', () => isWaitedFor(manager.path, locker.id))
+        else if (at === 'later') await turn()
+        abort.abort(reason)
+        assert.is(await reasoned, abort.signal.reason)
+        assert.is(listeners(abort.signal), 0)
+      }
+    }
+    assert.equal(manager.locksHeld(), [locker.id])
+    const next = locker.lock()
+    guard?.unlock()
+    if (peer !== undefined) await release(peer, locker.id)
+    ;(await next).unlock()
+    await isFree(place)
+  })
+}
+
+test('no listener is left, however the wait ends', async () => {
+  const place = segment()
+  const { locker } = place
+  const { signal } = new AbortController()
+  const free = await locker.lock({ signal })
+  assert.is(listeners(signal), 0, 'granted at once')
+  await rejects(locker.lock({ signal, timeout: 1 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  assert.is(listeners(signal), 0, 'out of time')
+  const waiting = locker.lock({ signal })
+  assert.is(listeners(signal), 1)
+  free.unlock()
+  assert.is(listeners(signal), 0, 'handed over')
+  ;(await waiting).unlock()
+  const peer = await heldElsewhere(place)
+  const across = locker.lock({ signal, timeout: 30_000 })
+  assert.is(listeners(signal), 1)
+  await release(peer, locker.id)
+  ;(await across).unlock()
+  assert.is(listeners(signal), 0, 'granted by another process')
+  const closing = openManager(place.options)
+  const guard = locker.lockSync()
+  const closed = closing.retrieveLock(locker.id).lock({ signal })
+  closing.close()
+  await rejects(closed, 'ERR_ROBUST_LOCK_CLOSED')
+  assert.is(listeners(signal), 0, 'closed')
+  guard.unlock()
+})
+
+test('an abort after the grant does nothing', async () => {
+  const { locker, manager } = segment()
+  const abort = new AbortController()
+  const guard = await locker.lock({ signal: abort.signal })
+  const next = new AbortController()
+  const waiting = locker.lock({ signal: next.signal })
+  abort.abort()
+  assert.equal(manager.locksHeld(), [locker.id])
+  guard.unlock()
+  // Granted, though nobody has been told yet.
+  next.abort()
+  const handed = await waiting
+  assert.equal(manager.locksHeld(), [locker.id])
+  handed.unlock()
+  assert.equal(manager.locksHeld(), [])
+})
+
+test('one signal for many waits, between others', async () => {
+  const place = segment()
+  const guard = place.locker.lockSync()
+  const abort = new AbortController()
+  const order: number[] = []
+  const fates = Array.from({ length: 40 }, (_, i) =>
+    place.locker.withLock(() => order.push(i), i % 4 === 3 ? {} : { signal: abort.signal }).catch((reason) => reason),
+  )
+  assert.is(listeners(abort.signal), 30)
+  const reason = new Error('none of them')
+  abort.abort(reason)
+  assert.is(listeners(abort.signal), 0)
+  guard.unlock()
+  const results = await Promise.all(fates)
+  assert.equal(order, [...Array(40).keys()].filter((i) => i % 4 === 3))
+  assert.is(results.filter((result) => result === reason).length, 30)
+  await isFree(place)
+})
+
+test('AbortSignal.timeout() and AbortSignal.any()', async () => {
+  const place = segment()
+  const guard = place.locker.lockSync()
+  const timeout = AbortSignal.timeout(5)
+  // Node does not let such a signal keep the process alive, but the wait does.
+  assert.is(await reasonOf(place.locker.lock({ signal: timeout })), timeout.reason)
+  const abort = new AbortController()
+  const any = AbortSignal.any([abort.signal, new AbortController().signal])
+  const reasoned = reasonOf(place.locker.lock({ signal: any }))
+  abort.abort('any of them')
+  assert.is(await reasoned, 'any of them')
+  guard.unlock()
+  await isFree(place)
+})
+
+test('aborts from within an abort, and an unlock from within one', async () => {
+  const place = segment()
+  const { locker } = place
+  const guard = locker.lockSync()
+  const [one, two] = [new AbortController(), new AbortController()]
+  one.signal.addEventListener('abort', () => two.abort('two'))
+  two.signal.addEventListener('abort', () => guard.unlock())
+  const first = locker.lock({ signal: one.signal })
+  const second = reasonOf(locker.lock({ signal: two.signal }))
+  const third = locker.lock()
+  one.abort('one')
+  // The listeners above come first: the unlock finds both in the queue, and its heir is not called off.
+  ;(await first).unlock()
+  assert.is(await second, 'two')
+  ;(await third).unlock()
+  await isFree(place)
+})
+
+test('close() rejects what waits through this manager, and nothing else', async () => {
+  const place = segment()
+  const { locker, options } = place
+  for (const elsewhere of [false, true]) {
+    const peer = elsewhere ? await heldElsewhere(place) : undefined
+    const guard = elsewhere ? undefined : locker.lockSync()
+    const manager = openManager(options)
+    const order: string[] = []
+    const closed = [1, 2, 3].map(() => manager.retrieveLock(locker.id).lock())
+    const stays = locker.withLock(() => order.push('the other manager'))
+    closed.push(manager.retrieveLock(locker.id).lock({ timeout: 30_000 }))
+    manager.close()
+    for (const wait of closed) await rejects(wait, 'ERR_ROBUST_LOCK_CLOSED')
+    assert.equal(order, [])
+    guard?.unlock()
+    if (peer !== undefined) await release(peer, locker.id)
+    await stays
+    await isFree(place)
+  }
+})
+
+test('after close() guards stay valid, and every other call is refused', async () => {
+  const { manager, locker, options } = segment()
+  const other = manager.allocateLock()
+  const [guard, one] = [await locker.lock(), other.lockSync()]
+  manager.close()
+  manager.close()
+  manager[Symbol.dispose]()
+  const calls: (() => unknown)[] = [
+    () => manager.allocateLock(),
+    () => manager.retrieveLock(0),
+    () => manager.allocateAndRetrieveLock(1),
+    () => manager.freeAllLocks(),
+    () => manager.availableLocks(),
+    () => manager.locksHeld(),
+    () => locker.lockSync(),
+    () => locker.tryLock(),
+    () => locker.withLockSync(() => assert.unreachable()),
+    () => locker.free(),
+  ]
+  for (const call of calls) throws(call, 'ERR_ROBUST_LOCK_CLOSED')
+  await rejects(locker.lock(), 'ERR_ROBUST_LOCK_CLOSED')
+  await rejects(locker.withLock(() => assert.unreachable()), 'ERR_ROBUST_LOCK_CLOSED')
+  const again = openManager(options)
+  assert.is(again.created, false)
+  assert.equal(again.locksHeld(), [locker.id, other.id])
+  guard.markConsistent()
+  guard.unlock()
+  other.unlock()
+  throws(() => one.unlock(), 'ERR_ROBUST_LOCK_NOT_HELD')
+  assert.equal(again.locksHeld(), [])
+})
+
+test('a manager is closed by using', async () => {
+  const { options, locker } = segment()
+  const guard: Guard = locker.lockSync()
+  let waiting: Promise<Guard>
+  {
+    using manager = openManager(options)
+    waiting = manager.retrieveLock(locker.id).lock()
+  }
+  await rejects(waiting, 'ERR_ROBUST_LOCK_CLOSED')
+  guard.unlock()
+})
+
+test.run()

@@ -1,0 +1,336 @@
+// What is wrong with a segment's file or its folder: each has its own code, and says what differs.
+import { spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, existsSync, linkSync, mkdirSync, readdirSync, rmSync, statfsSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import * as assert from 'uvu/assert'
+import { openManager } from 'robust-lock'
+import { rejects, throws, type Coded } from './fixtures/expect.cjs'
+import { open, release, take } from './fixtures/jobs.cjs'
+import { ProcessPeer } from './fixtures/peers.cjs'
+import { copySegment, HEADER, isWaitedFor, patch, STAMP_BYTES, wordAt } from './fixtures/segment.cjs'
+import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
+import { until } from './fixtures/within.cjs'
+
+const test = suite('errors, files')
+const isRoot = process.getuid?.() === 0
+const NOBODY = 65_534
+const TMPFS = 0x0102_1994
+
+const openPath = (path: string): Coded => throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_PERMISSION')
+
+/** A segment of this process; what `copied` gives is the same in another file. */
+const original = openManager({ name: unique() })
+original.allocateLock()
+
+function copied(): string {
+  const path = join(folder, unique())
+  copySegment(original.path, path)
+  return path
+}
+
+test('a copy of a segment is a segment', () => {
+  const manager = openManager({ path: copied() })
+  assert.is(manager.created, false)
+  assert.is(manager.availableLocks(), 2047)
+  manager.retrieveLock(0).lockSync().unlock()
+})
+
+test('NOT_FOUND', () => {
+  const name = unique()
+  throws(() => openManager({ name, mode: 'open' }), 'ERR_ROBUST_LOCK_NOT_FOUND')
+  assert.is(existsSync(join(folder, name)), false)
+  for (const mode of ['open', 'create', 'open-or-create'] as const) {
+    const error = throws(() => openManager({ path: join(folder, name, 'segment'), mode }), 'ERR_ROBUST_LOCK_NOT_FOUND')
+    assert.is(error.errno, 2)
+  }
+  const behindFile = throws(() => openManager({ path: join(original.path, 'segment') }), 'ERR_ROBUST_LOCK_NOT_FOUND')
+  assert.is(behindFile.errno, 20)
+})
+
+test('EXISTS', () => {
+  throws(() => openManager({ path: original.path, mode: 'create' }), 'ERR_ROBUST_LOCK_EXISTS')
+  throws(() => openManager({ path: copied(), mode: 'create' }), 'ERR_ROBUST_LOCK_EXISTS')
+})
+
+test('PERMISSION: a file that others may use', () => {
+  for (const mode of [0o644, 0o660, 0o602, 0o610]) {
+    const path = copied()
+    chmodSync(path, mode)
+    assert.match(openPath(path).message, `0${mode.toString(8)}`)
+    assert.match(openPath(path).message, '0600')
+  }
+})
+
+test('PERMISSION: links', () => {
+  const path = copied()
+  const link = join(folder, unique())
+  symlinkSync(path, link)
+  assert.match(openPath(link).message, 'symbolic link')
+  linkSync(path, `${link}-hard`)
+  assert.match(openPath(path).message, '2 hard links')
+  rmSync(`${link}-hard`)
+  openManager({ path }).close()
+})
+
+test("PERMISSION: somebody else's file", () => {
+  if (isRoot) {
+    const path = copied()
+    chownSync(path, NOBODY, NOBODY)
+    assert.match(openPath(path).message, `user ${NOBODY}`)
+    return
+  }
+  const error = openPath('/etc/hostname')
+  assert.equal([error.errno, error.syscall], [13, 'open'])
+})
+
+function inFolder(path: string): Coded {
+  process.env['ROBUST_LOCK_DIR'] = path
+  try {
+    return throws(() => openManager({ name: 'segment' }), 'ERR_ROBUST_LOCK_PERMISSION')
+  } finally {
+    process.env['ROBUST_LOCK_DIR'] = folder
+  }
+}
+
+test('PERMISSION: a folder that others may use, or that is none', () => {
+  const [open, link, file] = [join(folder, unique()), join(folder, unique()), join(folder, unique())]
+  mkdirSync(open)
+  for (const mode of [0o755, 0o770, 0o701]) {
+    chmodSync(open, mode)
+    assert.match(inFolder(open).message, `0${mode.toString(8)}`)
+  }
+  chmodSync(open, 0o700)
+  symlinkSync(open, link)
+  writeFileSync(file, '')
+  for (const path of [link, file]) assert.match(inFolder(path).message, 'not a directory')
+  assert.equal(readdirSync(open), [])
+})
+
+test('PERMISSION: a folder that somebody else has made: the message says how to go on', () => {
+  const squatted = isRoot ? join(folder, unique()) : '/proc'
+  if (isRoot) {
+    mkdirSync(squatted)
+    chownSync(squatted, NOBODY, NOBODY)
+  }
+  const { message } = inFolder(squatted)
+  assert.match(message, `user ${isRoot ? NOBODY : 0}`)
+  assert.match(message, 'ROBUST_LOCK_DIR')
+})
+
+test('a folder is made if it is not there, for its user alone', () => {
+  const path = join(folder, unique())
+  process.env['ROBUST_LOCK_DIR'] = path
+  const umask = process.umask(0o777)
+  try {
+    // A umask must not make the folder or the segment unusable: the file has its mode from us.
+    mkdirSync(path, { mode: 0o700 })
+    chmodSync(path, 0o700)
+    const manager = openManager({ name: 'segment' })
+    assert.is(manager.path, join(path, 'segment'))
+    assert.is(manager.created, true)
+  } finally {
+    process.umask(umask)
+    process.env['ROBUST_LOCK_DIR'] = folder
+  }
+  const made = join(folder, unique())
+  process.env['ROBUST_LOCK_DIR'] = made
+  try {
+    assert.is(openManager({ name: 'segment' }).path, join(made, 'segment'))
+  } finally {
+    process.env['ROBUST_LOCK_DIR'] = folder
+  }
+})
+
+test('CORRUPT: no segment at all', async () => {
+  const corrupt = (path: string): Coded => throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_CORRUPT')
+  const path = (): string => join(folder, unique())
+  const [directory, fifo, socket, empty, text] = [path(), path(), path(), path(), path()]
+  mkdirSync(directory)
+  assert.match(corrupt(directory).message, 'not a regular file')
+  if (spawnSync('mkfifo', ['-m', '600', fifo]).status === 0) corrupt(fifo)
+  const server = createServer().listen(socket)
+  await until('the socket is there', () => existsSync(socket))
+  corrupt(socket)
+  server.close()
+  for (const [file, content] of [[empty, ''], [text, 'no segment, but text\n'.repeat(500)]] as const) {
+    writeFileSync(file, content, { mode: 0o600 })
+    assert.match(corrupt(file).message, file)
+    assert.match(corrupt(file).message, 'magic')
+  }
+})
+
+test('CORRUPT: a segment that is damaged', () => {
+  const corrupt = (damage: (path: string) => void, about: string): void => {
+    const path = copied()
+    damage(path)
+    const { message } = throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_CORRUPT')
+    assert.match(message, about)
+  }
+  corrupt((path) => truncateSync(path, 1 << 20), '1048576 bytes')
+  corrupt((path) => patch(path, HEADER.magic, Uint8Array.of(0)), 'magic')
+  corrupt((path) => patch(path, HEADER.capacity, Uint32Array.of(0)), 'capacity')
+  corrupt((path) => patch(path, HEADER.capacity, Uint32Array.of(2 ** 20 + 1)), 'capacity')
+  corrupt((path) => patch(path, HEADER['creation time'], new Uint8Array(8).fill(0xff)), 'creation time')
+})
+
+test('CORRUPT: a mutex that is damaged', async () => {
+  const manager = openManager({ path: copied() })
+  const locker = manager.retrieveLock(0)
+  // Everything behind the lock word, the kind of mutex included.
+  patch(manager.path, wordAt(manager.path, 0, 'main') + 4, new Uint8Array(36).fill(0xff))
+  for (const call of [() => locker.tryLock(), () => locker.lockSync()]) {
+    const error = throws(call, 'ERR_ROBUST_LOCK_CORRUPT')
+    assert.is(error.errno, 22)
+  }
+  assert.is((await rejects(locker.lock(), 'ERR_ROBUST_LOCK_CORRUPT')).errno, 22)
+  manager.retrieveLock(1).lockSync().unlock()
+})
+
+test('INCOMPATIBLE: every field of the header that two builds must agree on', () => {
+  const fields = Object.entries(HEADER).filter(([, at]) => at >= HEADER['byte order'] && at <= HEADER['mutex image'])
+  for (const [field, at] of fields) {
+    const path = copied()
+    if (field === 'compatible features' || field === 'creation time') continue
+    patch(path, at + 1, Uint8Array.of(0x55))
+    const { message } = throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_INCOMPATIBLE')
+    assert.match(message, field)
+    assert.match(message, path)
+    rmSync(path)
+  }
+})
+
+test('a feature that an older build need not know is no obstacle', () => {
+  const path = copied()
+  patch(path, HEADER['compatible features'], Uint32Array.of(0xffff_ffff))
+  assert.is(openManager({ path }).availableLocks(), 2047)
+})
+
+test('a refusal of a damaged segment changes nothing in it', () => {
+  const path = copied()
+  patch(path, HEADER['layout version'], Uint32Array.of(99))
+  // Foreign stamps beside: it must not be adopted either.
+  patch(path, HEADER.stamps, new Uint8Array(STAMP_BYTES).fill(7))
+  const { message } = throws(() => openManager({ path, capacity: 2 ** 20 }), 'ERR_ROBUST_LOCK_INCOMPATIBLE')
+  assert.match(message, '99')
+  patch(path, HEADER['layout version'], Uint32Array.of(1))
+  const manager = openManager({ path })
+  assert.is(manager.capacity, 2048)
+  manager.retrieveLock(0).lockSync().unlock()
+})
+
+test('NOT_TMPFS', () => {
+  const onDisk = [tmpdir(), '/var/tmp', homedir(), process.cwd()].find((path) => {
+    const probe = join(path, `robust-lock-test-${process.pid}`)
+    try {
+      mkdirSync(probe)
+      rmSync(probe, { recursive: true })
+      return statfsSync(path).type !== TMPFS
+    } catch {
+      return false
+    }
+  })
+  if (onDisk === undefined) return notRun('NOT_TMPFS', 'every folder that this user can write to is on a tmpfs')
+  const path = join(onDisk, `robust-lock-test-${process.pid}`)
+  try {
+    const create = throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_NOT_TMPFS')
+    assert.match(create.message, path)
+    assert.is(existsSync(path), false)
+    writeFileSync(path, '', { mode: 0o600 })
+    throws(() => openManager({ path }), 'ERR_ROBUST_LOCK_NOT_TMPFS')
+  } finally {
+    rmSync(path, { force: true })
+  }
+})
+
+interface Warning extends Error {
+  code?: string
+}
+
+/** The warnings that come while `provoke` runs. */
+async function warningsOf(provoke: () => unknown): Promise<Warning[]> {
+  const warnings: Warning[] = []
+  const keep = (warning: Warning): unknown => warnings.push(warning)
+  process.on('warning', keep)
+  try {
+    await provoke()
+    await turn()
+  } finally {
+    process.off('warning', keep)
+  }
+  return warnings
+}
+
+const STALE = 'ERR_ROBUST_LOCK_STALE_SEGMENT'
+
+test('STALE_SEGMENT: a warning, once, when the file is deleted under running processes', async () => {
+  for (const provoke of ['allocateLock', 'retrieveLock', 'allocateAndRetrieveLock', 'free', 'freeAllLocks', 'open']) {
+    const manager = openManager({ name: unique() })
+    const locker = manager.allocateLock()
+    rmSync(manager.path)
+    const act: Record<string, () => unknown> = {
+      allocateLock: () => manager.allocateLock(),
+      retrieveLock: () => manager.retrieveLock(0),
+      allocateAndRetrieveLock: () => manager.allocateAndRetrieveLock(7),
+      free: () => locker.free(),
+      freeAllLocks: () => manager.freeAllLocks(),
+      open: () => openManager({ name: unique() }),
+    }
+    // They go on with theirs: no call fails.
+    const warnings = await warningsOf(async () => {
+      act[provoke]?.()
+      await turn()
+      manager.allocateLock()
+      manager.retrieveLock(3).lockSync().unlock()
+    })
+    assert.equal(warnings.map(({ code }) => code), [STALE], provoke)
+    assert.match(warnings[0]?.message as string, manager.path)
+    assert.is(warnings[0]?.name, 'RobustLockWarning')
+  }
+})
+
+for (const how of ['lock', 'lockSync'] as const) {
+  test(`STALE_SEGMENT: seen by a ${how}() that waits`, async () => {
+    const options = { name: unique() }
+    const manager = openManager(options)
+    const locker = manager.allocateLock()
+    const peer = new ProcessPeer()
+    await open(peer, options)
+    await take(peer, locker.id)
+    const warnings = await warningsOf(async () => {
+      rmSync(manager.path)
+      if (how === 'lockSync') {
+        throws(() => locker.lockSync({ timeout: 700 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+        await release(peer, locker.id)
+        return locker.lockSync().unlock()
+      }
+      let warned = false
+      process.once('warning', () => (warned = true))
+      const waiting = locker.lock()
+      await until('the warning comes while it waits', () => warned)
+      await release(peer, locker.id)
+      ;(await waiting).unlock()
+    })
+    assert.equal(warnings.map(({ code }) => code), [STALE])
+  })
+}
+
+test('a segment that is made anew beside a deleted one is another', async () => {
+  const options = { name: unique() }
+  const old = openManager(options)
+  const guard = old.allocateLock().lockSync()
+  rmSync(old.path)
+  await warningsOf(async () => {
+    const manager = openManager(options)
+    assert.is(manager.created, true)
+    const other = manager.allocateAndRetrieveLock(0).lockSync()
+    assert.ok(other.token > guard.token)
+    other.unlock()
+    assert.is(isWaitedFor(manager.path, 0), false)
+  })
+  guard.unlock()
+})
+
+test.run()
