@@ -1,6 +1,6 @@
 import { LockError, checkOptions, invalidType, outOfRange } from './errors.cjs'
 import type { Guard } from './guard.cjs'
-import { STALE_SEEN, lastError } from './native.cjs'
+import { lastError } from './native.cjs'
 import type { LockState } from './queue.cjs'
 import type { Segment } from './segment.cjs'
 
@@ -117,15 +117,9 @@ export class Locker {
    */
   lockSync(options?: WaitOptions): Guard {
     if (options !== undefined) checkOptions(options)
-    const timeout = checkTimeout(options)
+    const timeout = options === undefined ? Infinity : checkTimeout(options)
     this.#checkOpen()
-    const guard = this.#state.lockSync(this, timeout)
-    const { results } = this.#state.segment.native
-    if (results[STALE_SEEN] !== 0) {
-      results[STALE_SEEN] = 0
-      this.#state.segment.warnIfStale()
-    }
-    return guard
+    return this.#state.lockSync(this, timeout)
   }
 
   /**

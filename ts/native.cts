@@ -26,12 +26,18 @@ type Operations = Pick<typeof Binding, { [K in keyof typeof Binding]: (typeof Bi
 export interface Native extends Operations {
   /** What the last call left beside its verdict. */
   readonly results: Float64Array
-  /** One try. With `inTurn` 1 it does not overtake those who wait at the gate. */
-  tryLock(segment: number, id: number, inTurn: 0 | 1): number
-  /** Blocks the thread, in ms; below 0 without an end. Undefined: an exception is on its way. */
-  lockSync(segment: number, id: number, timeout: number): number | undefined
+  // The hot ones take a key, `segment * 2 ** 20 + id`: each argument costs.
+  /** One try. */
+  tryLock(key: number): number
+  /** One try that does not overtake those who wait at the gate. */
+  tryInTurn(key: number): number
+  /** Blocks the thread. Undefined: an exception is on its way. */
+  lockSync(key: number): number | undefined
+  /** Blocks the thread, for so many ms at most. */
+  lockSyncFor(key: number, timeout: number): number | undefined
+  unlock(key: number): number
   /** Bit 0: the data is not repaired. Bit 1: hand over inside this thread if nobody stands at the gate. */
-  unlock(segment: number, id: number, flags: number): number
+  unlockAs(key: number, flags: number): number
   /** Called once: what a blocking wait calls between its slices, and what helpers call. */
   start(pause: () => void, wake: () => void): void
 }

@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { ACQUIRED, BUSY, OWN, OWNER_DIED, RELEASED, STALE, TIMED_OUT, TOKEN, refusal } from './native.cjs'
+import { ACQUIRED, BUSY, OWN, OWNER_DIED, RELEASED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -64,10 +64,14 @@ export class LockState {
   /** A helper may be out for this lock. */
   #armed = false
 
+  readonly #key: number
+
   constructor(
     readonly segment: Segment,
     readonly id: number,
-  ) {}
+  ) {
+    this.#key = segment.handle * 2 ** 20 + id
+  }
 
   /** The pending tasks, in order, as they are now. */
   tasks(): Task[] {
@@ -79,8 +83,8 @@ export class LockState {
   /** One try that overtakes everybody, or none if this thread has the lock. */
   tryLock(locker: Locker): Guard | undefined {
     if (this.owner !== undefined) return undefined
-    const { native, handle } = this.segment
-    const verdict = native.tryLock(handle, this.id, 0)
+    const { native } = this.segment
+    const verdict = native.tryLock(this.#key)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
     if (this.#first !== undefined) this.#arm()
     if (verdict === BUSY || verdict === OWN) return undefined
@@ -88,23 +92,35 @@ export class LockState {
   }
 
   lockSync(locker: Locker, timeout: number): Guard {
-    const { native, handle } = this.segment
+    const { native } = this.segment
     if (this.owner !== undefined) throw refusal(native, OWN, this.id)
+    const verdict = native.tryInTurn(this.#key)
+    if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+    if (verdict !== BUSY) throw refusal(native, verdict, this.id)
+    return this.#block(locker, timeout)
+  }
+
+  #block(locker: Locker, timeout: number): Guard {
+    const { native } = this.segment
     if (this.#armed) this.#standDown()
     try {
-      const verdict = native.lockSync(handle, this.id, timeout === Infinity ? -1 : timeout)
+      const verdict = timeout === Infinity ? native.lockSync(this.#key) : native.lockSyncFor(this.#key, timeout)
       if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
       throw refusal(native, verdict, this.id)
     } finally {
       // Whatever came in the way, the end of a vm's time included.
       if (this.owner === undefined && this.#first !== undefined) this.#arm()
+      if (native.results[STALE_SEEN] !== 0) {
+        native.results[STALE_SEEN] = 0
+        this.segment.warnIfStale()
+      }
     }
   }
 
   lock(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
     if (this.owner === undefined && this.#first === undefined) {
-      const { native, handle } = this.segment
-      const verdict = native.tryLock(handle, this.id, timeout === 0 ? 0 : 1)
+      const { native } = this.segment
+      const verdict = timeout === 0 ? native.tryLock(this.#key) : native.tryInTurn(this.#key)
       if (verdict === ACQUIRED || verdict === OWNER_DIED) return Promise.resolve(this.#enter(locker, verdict))
       if (verdict !== BUSY && verdict !== OWN) return Promise.reject(refusal(native, verdict, this.id))
     }
@@ -124,9 +140,9 @@ export class LockState {
 
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
   release(keepDirty: boolean): void {
-    const { native, handle } = this.segment
+    const { native } = this.segment
     const flags = (keepDirty ? 1 : 0) | (this.#first === undefined ? 0 : 2)
-    const verdict = native.unlock(handle, this.id, flags)
+    const verdict = flags === 0 ? native.unlock(this.#key) : native.unlockAs(this.#key, flags)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) {
       this.#grant(verdict)
       return
@@ -185,8 +201,8 @@ export class LockState {
 
   /** One try for the first task; it ends an offer. True if nobody is left to try for. */
   #tryForFirst(): boolean {
-    const { native, handle } = this.segment
-    const verdict = native.tryLock(handle, this.id, 0)
+    const { native } = this.segment
+    const verdict = native.tryLock(this.#key)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) {
       this.#grant(verdict)
       return true

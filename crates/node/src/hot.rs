@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_void};
 use std::ptr;
 
 use napi::sys;
-use robust_lock_core::{Acquired, Refusal};
+use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
 use crate::{Answer, EnvState, check};
 
@@ -56,15 +56,17 @@ fn tell(state: &EnvState, outcome: Result<Acquired, Refusal>) -> u32 {
 }
 
 /// A call's arguments and the state that its function was registered with.
-struct Call<'a, const N: usize> {
+struct Call<'a> {
     state: &'a EnvState,
-    args: [sys::napi_value; N],
+    args: [sys::napi_value; 2],
 }
 
-impl<'a, const N: usize> Call<'a, N> {
-    fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Option<Self> {
-        let mut args = [ptr::null_mut(); N];
-        let (mut count, mut data) = (N, ptr::null_mut::<c_void>());
+impl Call<'_> {
+    /// `wanted`: how many arguments, 2 at most.
+    #[inline]
+    fn new(env: sys::napi_env, info: sys::napi_callback_info, wanted: usize) -> Option<Self> {
+        let mut args = [ptr::null_mut(); 2];
+        let (mut count, mut data) = (wanted.min(args.len()), ptr::null_mut::<c_void>());
         // SAFETY: called by Node with a live environment and call; `args` has room for `count`
         // values, missing ones become undefined.
         let status = unsafe {
@@ -83,6 +85,29 @@ impl<'a, const N: usize> Call<'a, N> {
     }
 }
 
+/// Runs a hot function: its first argument is a key, `segment * 2^20 + id`; there may be a second.
+#[inline]
+fn with_lock(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+    arguments: usize,
+    run: impl FnOnce(&EnvState, Lock, sys::napi_value) -> u32,
+) -> sys::napi_value {
+    let Some(Call { state, args: [key, second] }) = Call::new(env, info, arguments) else {
+        return ptr::null_mut();
+    };
+    let key = uint(env, key);
+    let Some(lock) = state.lock(key / MAX_LOCKS, key % MAX_LOCKS) else {
+        return number(env, verdict::NO_SUCH_LOCK);
+    };
+    let verdict = run(state, lock, second);
+    if verdict == verdict::STOPPED {
+        // The environment ends, or an exception is on its way: no value can be made any more.
+        return ptr::null_mut();
+    }
+    number(env, verdict)
+}
+
 fn uint(env: sys::napi_env, value: sys::napi_value) -> u32 {
     let mut number = u32::MAX;
     // SAFETY: a value of the current call. Anything but a number leaves u32::MAX: no such lock.
@@ -97,47 +122,51 @@ fn number(env: sys::napi_env, value: u32) -> sys::napi_value {
     result
 }
 
-/// tryLock(segment, id, inTurn): verdict. With `inTurn` 1 it does not overtake those at the gate.
+/// tryLock(key): verdict.
 unsafe extern "C" fn try_lock(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    let Some(Call { state, args: [segment, id, in_turn] }) = Call::new(env, info) else {
-        return ptr::null_mut();
-    };
-    let verdict = match state.lock(uint(env, segment), uint(env, id)) {
-        None => verdict::NO_SUCH_LOCK,
-        Some(lock) if uint(env, in_turn) == 1 => tell(state, lock.try_in_turn()),
-        Some(lock) => tell(state, lock.try_acquire()),
-    };
-    number(env, verdict)
+    with_lock(env, info, 1, |state, lock, _| tell(state, lock.try_acquire()))
 }
 
-/// lockSync(segment, id, timeout): verdict. Blocks the thread, in ms; negative: without an end.
+/// tryInTurn(key): verdict. Does not overtake those who stand at the gate.
+unsafe extern "C" fn try_in_turn(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    with_lock(env, info, 1, |state, lock, _| tell(state, lock.try_in_turn()))
+}
+
+/// lockSync(key): verdict. Blocks the thread.
 unsafe extern "C" fn lock_sync(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    let Some(Call { state, args: [segment, id, timeout] }) = Call::new(env, info) else {
-        return ptr::null_mut();
-    };
-    let Some(lock) = state.lock(uint(env, segment), uint(env, id)) else {
-        return number(env, verdict::NO_SUCH_LOCK);
-    };
-    let mut ms = -1.0;
-    // SAFETY: a value of the current call; anything but a number leaves "without an end".
-    unsafe { sys::napi_get_value_double(env, timeout, &mut ms) };
-    let outcome = lock.acquire((ms >= 0.0).then_some(ms), &mut || {
+    with_lock(env, info, 1, |state, lock, _| block(env, state, &lock, None))
+}
+
+/// lockSyncFor(key, timeout): verdict. Blocks the thread, for so many ms at most.
+unsafe extern "C" fn lock_sync_for(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    with_lock(env, info, 2, |state, lock, timeout| {
+        let mut ms = 0.0;
+        // SAFETY: a value of the current call; anything but a number leaves one try.
+        unsafe { sys::napi_get_value_double(env, timeout, &mut ms) };
+        block(env, state, &lock, Some(ms))
+    })
+}
+
+fn block(env: sys::napi_env, state: &EnvState, lock: &Lock, timeout_ms: Option<f64>) -> u32 {
+    let outcome = lock.acquire(timeout_ms, &mut || {
         if lock.in_deleted_file() {
             state.answer(Answer::Stale, 1.0);
         }
         call_into_js(env, state)
     });
-    if outcome == Err(Refusal::Stopped) {
-        // The environment ends, or an exception is on its way: no value can be made any more.
-        return ptr::null_mut();
-    }
-    number(env, tell(state, outcome))
+    tell(state, outcome)
 }
 
 /// Calls a JS function that does nothing. False if it could not be: the Worker is being terminated,
@@ -161,27 +190,37 @@ fn call_into_js(env: sys::napi_env, state: &EnvState) -> bool {
     status == sys::Status::napi_ok
 }
 
-/// unlock(segment, id, flags): verdict. Bit 0: `dirty` stays. Bit 1: somebody waits on this thread,
-/// so pass the lock on if nobody stands at the gate; then the verdict is the new holder's.
+/// unlock(key): verdict.
 unsafe extern "C" fn unlock(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
-    let Some(Call { state, args: [segment, id, flags] }) = Call::new(env, info) else {
-        return ptr::null_mut();
-    };
-    let Some(lock) = state.lock(uint(env, segment), uint(env, id)) else {
-        return number(env, verdict::NO_SUCH_LOCK);
-    };
-    let flags = uint(env, flags);
-    let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
-    if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
-        return number(env, tell(state, Ok(acquired)));
+    with_lock(env, info, 1, |state, lock, _| release(state, &lock, false))
+}
+
+/// unlockAs(key, flags): verdict. Bit 0: `dirty` stays. Bit 1: somebody waits on this thread, so pass
+/// the lock on if nobody stands at the gate; then the verdict is the new holder's.
+unsafe extern "C" fn unlock_as(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    with_lock(env, info, 2, |state, lock, flags| {
+        let flags = uint(env, flags);
+        let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
+        if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
+            return tell(state, Ok(acquired));
+        }
+        release(state, &lock, keep_dirty)
+    })
+}
+
+fn release(state: &EnvState, lock: &Lock, keep_dirty: bool) -> u32 {
+    match lock.release(keep_dirty) {
+        Ok(()) => verdict::RELEASED,
+        Err(refusal) => refused(state, refusal),
     }
-    let released = lock.release(keep_dirty);
-    number(env, released.map_or_else(|refusal| refused(state, refusal), |()| verdict::RELEASED))
 }
 
 /// start(pause, wake): the two functions that this environment's waits call.
 unsafe extern "C" fn start(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
-    if let Some(Call { state, args: [pause, wake] }) = Call::new(env, info) {
+    if let Some(Call { state, args: [pause, wake] }) = Call::new(env, info, 2) {
         for (function, keep) in [(pause, &state.pause), (wake, &state.wake)] {
             let mut reference = ptr::null_mut();
             // SAFETY: a value of the current call. Never deleted: it goes with the environment.
@@ -200,8 +239,15 @@ pub(crate) fn register(
     exports: sys::napi_value,
     state: *mut EnvState,
 ) -> napi::Result<()> {
-    let functions: [(&CStr, Callback); 4] =
-        [(c"tryLock", try_lock), (c"lockSync", lock_sync), (c"unlock", unlock), (c"start", start)];
+    let functions: [(&CStr, Callback); 7] = [
+        (c"tryLock", try_lock),
+        (c"tryInTurn", try_in_turn),
+        (c"lockSync", lock_sync),
+        (c"lockSyncFor", lock_sync_for),
+        (c"unlock", unlock),
+        (c"unlockAs", unlock_as),
+        (c"start", start),
+    ];
     for (name, callback) in functions {
         let length = name.to_bytes().len() as isize;
         let mut function = ptr::null_mut();
