@@ -89,7 +89,7 @@ const status = (pid: number, field: string): number =>
   Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
 
 /** Sets a soft limit of a running process; to its hard limit if no value is given. */
-function limit(peer: ProcessPeer, what: 'as' | 'nproc', value: number | ''): void {
+function limit(peer: ProcessPeer, what: 'as' | 'nproc' | 'nofile', value: number | ''): void {
   const hard = spawnSync('prlimit', ['--pid', String(peer.pid), `--${what}`, '--output=HARD', '--noheadings'], { encoding: 'utf8' })
   const ran = spawnSync('prlimit', ['--pid', String(peer.pid), `--${what}=${value || hard.stdout.trim()}:`], { encoding: 'utf8' })
   assert.is(ran.status, 0, ran.stderr)
@@ -106,6 +106,43 @@ test('NO_MEMORY: no addresses left to map a segment', async () => {
   assert.is(readdirSync(folder).includes(name), false)
   limit(peer, 'as', '')
   await open(peer, { name, mode: 'create' })
+})
+
+test('NO_MEMORY: no file descriptors left', async () => {
+  if (!allows(['prlimit'], 'NO_MEMORY, of descriptors')) return
+  const peer = new ProcessPeer()
+  await open(peer, { name: unique() })
+  limit(peer, 'nofile', readdirSync(`/proc/${peer.pid}/fd`).length)
+  const name = unique()
+  const refused = peer.run(({ lib, fs }, name) => {
+    // Whatever is left below the limit: numbers that were closed, for one.
+    const fds: number[] = []
+    try {
+      for (;;) fds.push(fs.openSync('/dev/null', 'r'))
+    } catch {
+      // None is left.
+    }
+    try {
+      lib.openManager({ name })
+    } finally {
+      for (const fd of fds) fs.closeSync(fd)
+    }
+  }, name)
+  assert.is((await rejects(refused, 'ERR_ROBUST_LOCK_NO_MEMORY')).errno, 24)
+  limit(peer, 'nofile', '')
+  await open(peer, { name, mode: 'create' })
+})
+
+test('NO_MEMORY: no thread for the probe of a first open', async () => {
+  if (process.getuid?.() === 0) return notRun('NO_MEMORY for want of a first thread', 'root may have any number of threads')
+  if (!allows(['prlimit'], 'NO_MEMORY for want of a first thread')) return
+  const peer = new ProcessPeer()
+  await peer.run(() => 1)
+  limit(peer, 'nproc', 1)
+  await rejects(open(peer, { name: unique() }), 'ERR_ROBUST_LOCK_NO_MEMORY')
+  // Nothing of it is remembered.
+  limit(peer, 'nproc', '')
+  await open(peer, { name: unique() })
 })
 
 test('NO_PROC: a /proc of another PID namespace', async () => {

@@ -9,7 +9,7 @@ import type { Scope } from './fixtures/scope.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
 import { suite, unique } from './fixtures/suite.cjs'
 import { helpers } from './fixtures/threads.cjs'
-import { until } from './fixtures/within.cjs'
+import { until, within } from './fixtures/within.cjs'
 
 const test = suite('terminate')
 
@@ -177,6 +177,22 @@ test('the time of a vm script ends inside lockSync', async () => {
   await release(peer, locker.id)
   const guard = runInContext('locker.lockSync()', context, { timeout: 20_000 })
   guard.unlock()
+  await isWhole(place)
+})
+
+test('the time of a vm script ends inside lockSync: a task of its thread gets its turn', async () => {
+  const place = segment()
+  const { locker } = place
+  const peer = new ProcessPeer()
+  await open(peer, place.options)
+  await take(peer, locker.id)
+  const waiting = locker.lock()
+  assert.throws(
+    () => runInContext('locker.lockSync()', createContext({ locker }), { timeout: 50 }),
+    (error: NodeJS.ErrnoException) => error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT',
+  )
+  await release(peer, locker.id)
+  ;(await within(waiting, 'the grant')).unlock()
   await isWhole(place)
 })
 

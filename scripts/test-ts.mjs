@@ -8,6 +8,8 @@ import { readdirSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const LIMIT_MS = 300_000
+/** How long a suite may stay after its last word: longer, and something keeps it that should not. */
+const LINGER_MS = 20_000
 const AT_A_TIME = 2
 const node = process.env.NODE_BINARY || process.execPath
 const folder = fileURLToPath(new URL('../build/__test__/', import.meta.url))
@@ -37,14 +39,22 @@ function run(file) {
     const child = spawn(node, [folder + file], { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env })
     running.add(child)
     let output = ''
-    const keep = (part) => (output += part)
+    let hung = ''
+    let limit
+    const setLimit = (ms, verdict) => {
+      clearTimeout(limit)
+      limit = setTimeout(() => {
+        hung = verdict
+        stop(child)
+      }, ms)
+    }
+    setLimit(LIMIT_MS, `hung for ${LIMIT_MS / 1000} s`)
+    const keep = (part) => {
+      output += part
+      if (/^  Duration: /m.test(part)) setLimit(LINGER_MS, 'did not end after its last test')
+    }
     child.stdout.setEncoding('utf8').on('data', keep)
     child.stderr.setEncoding('utf8').on('data', keep)
-    let hung = false
-    const limit = setTimeout(() => {
-      hung = true
-      stop(child)
-    }, LIMIT_MS)
     child.on('error', (error) => keep(error.message))
     child.on('close', (code, signal) => {
       clearTimeout(limit)
@@ -57,7 +67,7 @@ function run(file) {
       const passed = count('Passed')
       let failed = count('Total') + count('Skipped') - passed
       // A suite that says that all is well, or nothing, and ends badly, has one more failure.
-      const bad = hung ? `hung for ${LIMIT_MS / 1000} s` : (signal ?? (code === 0 ? '' : `code ${code}`))
+      const bad = hung || (signal ?? (code === 0 ? '' : `code ${code}`))
       if ((bad !== '' || passed === 0) && failed === 0) failed = 1
       resolve({ file, passed, failed, bad, output, seconds: (performance.now() - begun) / 1000 })
     })
