@@ -102,13 +102,14 @@ export class LockState {
 
   #block(locker: Locker, timeout: number): Guard {
     const { native } = this.segment
-    if (this.#armed) this.#standDown()
+    // The native call stands this thread's helper down, and sends it again if it ends without the lock.
     try {
       const verdict = timeout === Infinity ? native.lockSync(this.#key) : native.lockSyncFor(this.#key, timeout)
       if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
       throw refusal(native, verdict, this.id)
     } finally {
-      // Whatever came in the way, the end of a vm's time included.
+      // Once more from here, where it is noticed if no thread can be had. (The end of a vm's time comes
+      // through without this.)
       if (this.owner === undefined && this.#first !== undefined) this.#arm()
       if (native.results[STALE_SEEN] !== 0) {
         native.results[STALE_SEEN] = 0

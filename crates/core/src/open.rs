@@ -112,15 +112,19 @@ fn gave_up(options: &OpenOptions, obstacle: Obstacle) -> Error {
 fn own_world() -> Result<World> {
     let advice = "mount a /proc of this PID namespace (unshare has --mount-proc)";
     let world = proc::world().map_err(|error| {
-        let mut refusal = Error::from_os(&error, "readlink", "read /proc");
-        refusal.code = Code::NoProc;
+        let mut refusal = Error::from_os(&error, "open", "read /proc");
+        // A process that may have no more descriptors knows nothing about /proc.
+        if refusal.code != Code::NoMemory {
+            refusal.code = Code::NoProc;
+        }
         refusal
     })?;
     let foreign =
         || Error::new(Code::NoProc, format!("/proc does not show this process: {advice}"));
     let world = world.ok_or_else(foreign)?;
     // Probed here: whoever has a segment has a working platform.
-    if platform().robust {
+    let robust = platform().is_robust();
+    if robust.map_err(|e| Error::from_os(&e, "pthread_create", "probe for robust mutexes"))? {
         return Ok(world);
     }
     let message = "the kernel does not release the mutexes of dead threads here (an emulator or a \

@@ -116,13 +116,13 @@ impl Waiter {
         false
     }
 
-    /// Wants it no more.
-    pub(crate) fn stand_down(&self) {
+    /// Wants it no more; whether it did.
+    pub(crate) fn stand_down(&self) -> bool {
         let mut state = locked(&self.state);
-        state.armed = false;
         if state.phase == Phase::Offering {
             self.answer(&mut state);
         }
+        std::mem::take(&mut state.armed)
     }
 
     fn answer(&self, state: &mut State) {

@@ -85,22 +85,28 @@ impl Call<'_> {
     }
 }
 
+/// Segment and id of a key.
+fn place_of(key: u32) -> (u32, u32) {
+    (key / MAX_LOCKS, key % MAX_LOCKS)
+}
+
 /// Runs a hot function: its first argument is a key, `segment * 2^20 + id`; there may be a second.
 #[inline]
 fn with_lock(
     env: sys::napi_env,
     info: sys::napi_callback_info,
     arguments: usize,
-    run: impl FnOnce(&EnvState, Lock, sys::napi_value) -> u32,
+    run: impl FnOnce(&EnvState, Lock, u32, sys::napi_value) -> u32,
 ) -> sys::napi_value {
     let Some(Call { state, args: [key, second] }) = Call::new(env, info, arguments) else {
         return ptr::null_mut();
     };
     let key = uint(env, key);
-    let Some(lock) = state.lock(key / MAX_LOCKS, key % MAX_LOCKS) else {
+    let (segment, id) = place_of(key);
+    let Some(lock) = state.lock(segment, id) else {
         return number(env, verdict::NO_SUCH_LOCK);
     };
-    let verdict = run(state, lock, second);
+    let verdict = run(state, lock, key, second);
     if verdict == verdict::STOPPED {
         // The environment ends, or an exception is on its way: no value can be made any more.
         return ptr::null_mut();
@@ -127,7 +133,7 @@ unsafe extern "C" fn try_lock(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _| tell(state, lock.try_acquire()))
+    with_lock(env, info, 1, |state, lock, _, _| tell(state, lock.try_acquire()))
 }
 
 /// tryInTurn(key): verdict. Does not overtake those who stand at the gate.
@@ -135,7 +141,7 @@ unsafe extern "C" fn try_in_turn(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _| tell(state, lock.try_in_turn()))
+    with_lock(env, info, 1, |state, lock, _, _| tell(state, lock.try_in_turn()))
 }
 
 /// lockSync(key): verdict. Blocks the thread.
@@ -143,7 +149,7 @@ unsafe extern "C" fn lock_sync(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _| block(env, state, &lock, None))
+    with_lock(env, info, 1, |state, lock, key, _| block(env, state, lock, key, None))
 }
 
 /// lockSyncFor(key, timeout): verdict. Blocks the thread, for so many ms at most.
@@ -151,21 +157,38 @@ unsafe extern "C" fn lock_sync_for(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 2, |state, lock, timeout| {
+    with_lock(env, info, 2, |state, lock, key, timeout| {
         let mut ms = 0.0;
         // SAFETY: a value of the current call; anything but a number leaves one try.
         unsafe { sys::napi_get_value_double(env, timeout, &mut ms) };
-        block(env, state, &lock, Some(ms))
+        block(env, state, lock, key, Some(ms))
     })
 }
 
-fn block(env: sys::napi_env, state: &EnvState, lock: &Lock, timeout_ms: Option<f64>) -> u32 {
+/// Stands this thread's helper for the lock down meanwhile. If the lock is not got, the helper is sent
+/// again from here: the end of a vm's time or of a Worker lets no more JS run, not even a `finally`.
+fn block(
+    env: sys::napi_env,
+    state: &EnvState,
+    lock: Lock,
+    key: u32,
+    timeout_ms: Option<f64>,
+) -> u32 {
+    let waiter = state.waiters.borrow().get(&place_of(key)).cloned();
+    let wanted = waiter.as_ref().is_some_and(|waiter| waiter.stand_down());
     let outcome = lock.acquire(timeout_ms, &mut || {
         if lock.in_deleted_file() {
             state.answer(Answer::Stale, 1.0);
         }
         call_into_js(env, state)
     });
+    if outcome.is_err()
+        && wanted
+        && let Some(waiter) = waiter
+    {
+        // Where no helper can be had, JS finds out when it arms it once more.
+        let _ = waiter.arm();
+    }
     tell(state, outcome)
 }
 
@@ -192,7 +215,7 @@ fn call_into_js(env: sys::napi_env, state: &EnvState) -> bool {
 
 /// unlock(key): verdict.
 unsafe extern "C" fn unlock(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _| release(state, &lock, false))
+    with_lock(env, info, 1, |state, lock, _, _| release(state, &lock, false))
 }
 
 /// unlockAs(key, flags): verdict. Bit 0: `dirty` stays. Bit 1: somebody waits on this thread, so pass
@@ -201,7 +224,7 @@ unsafe extern "C" fn unlock_as(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 2, |state, lock, flags| {
+    with_lock(env, info, 2, |state, lock, _, flags| {
         let flags = uint(env, flags);
         let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
         if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {

@@ -61,8 +61,20 @@ pub struct Platform {
     pub word_offset: usize,
     /// `pthread_mutex_clocklock`, where there is one (glibc 2.30 and later).
     clock_lock: Option<ClockLock>,
-    /// Whether the kernel marks the mutex of a dead thread.
-    pub robust: bool,
+    usable: bool,
+}
+
+impl Platform {
+    /// Whether the kernel marks the mutex of a dead thread. Found out with the first call that can
+    /// start a thread; an error is that of the start, and is not remembered.
+    pub fn is_robust(&self) -> std::io::Result<bool> {
+        static ROBUST: OnceLock<bool> = OnceLock::new();
+        if let Some(&known) = ROBUST.get() {
+            return Ok(known);
+        }
+        let found = self.usable && dies_robustly(self.image)?;
+        Ok(*ROBUST.get_or_init(|| found))
+    }
 }
 
 /// Probed once per process.
@@ -234,21 +246,22 @@ fn find_word(image: [u8; MUTEX_ROOM]) -> Option<usize> {
 
 /// Lets a thread die with a mutex in its hands. A probe in a child process would not do: the fork
 /// hurts programs with threads, and an emulator could treat the two deaths differently.
-fn dies_robustly(image: [u8; MUTEX_ROOM]) -> bool {
+fn dies_robustly(image: [u8; MUTEX_ROOM]) -> std::io::Result<bool> {
     let orphan = std::sync::Arc::new(Mutex::scratch(image));
     let left = std::sync::Arc::clone(&orphan);
     let died = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
         // SAFETY: an initialised mutex; the Arc keeps it alive past the end of this thread.
         unsafe { libc::pthread_mutex_lock(left.raw()) == 0 }
     });
-    let locked = died.is_ok_and(|thread| thread.join().unwrap_or(false));
+    let locked = died?.join().unwrap_or(false);
     // SAFETY: an initialised mutex.
     let after = unsafe { libc::pthread_mutex_trylock(orphan.raw()) };
-    locked && after == libc::EOWNERDEAD && {
+    let told = locked && after == libc::EOWNERDEAD;
+    Ok(told && {
         // SAFETY: this thread has just got it with EOWNERDEAD.
         unsafe { libc::pthread_mutex_consistent(orphan.raw()) };
         orphan.unlock()
-    }
+    })
 }
 
 fn probe() -> Platform {
@@ -269,7 +282,7 @@ fn probe() -> Platform {
         image: image.unwrap_or([0; MUTEX_ROOM]),
         word_offset: word.unwrap_or(0),
         clock_lock,
-        robust: word.is_some() && image.is_some_and(dies_robustly),
+        usable: word.is_some(),
     }
 }
 
