@@ -7,7 +7,6 @@ import type { LockState } from './queue.cjs'
  */
 export class Guard {
   readonly #state: LockState
-  #repaired = false
 
   /** The lock's id. */
   readonly id: number
@@ -39,8 +38,8 @@ export class Guard {
    * @throws {LockError} ERR_ROBUST_LOCK_NOT_HELD if the guard has been released.
    */
   markConsistent(): void {
-    this.#checkHeld()
-    this.#repaired = true
+    if (this.#state.token !== this.token) throw released(this)
+    this.#state.unrepaired = false
   }
 
   /**
@@ -49,13 +48,13 @@ export class Guard {
    * @throws {LockError} ERR_ROBUST_LOCK_NOT_HELD if the guard has been released already.
    */
   unlock(): void {
-    this.#checkHeld()
-    this.#state.release(this.ownerDied && !this.#repaired)
+    if (this.#state.token !== this.token) throw released(this)
+    this.#state.release()
   }
 
   /** Releases the lock if this guard has it still. */
   [Symbol.dispose](): void {
-    if (this.#state.owner === this) this.#state.release(this.ownerDied && !this.#repaired)
+    if (this.#state.token === this.token) this.#state.release()
   }
 
   /** As `[Symbol.dispose]`: nothing is waited for. */
@@ -63,10 +62,9 @@ export class Guard {
     this[Symbol.dispose]()
     return Promise.resolve()
   }
+}
 
-  #checkHeld(): void {
-    if (this.#state.owner !== this) {
-      throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of lock ${this.id} has been released already`)
-    }
-  }
+// No private method of the class: it would cost every guard a field.
+function released(guard: Guard): LockError {
+  return new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of lock ${guard.id} has been released already`)
 }

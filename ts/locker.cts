@@ -177,9 +177,8 @@ export class Locker {
    */
   unlock(): void {
     const state = this.#state
-    const guard = state.owner
-    if (guard !== undefined && state.ownerLocker === this) return guard.unlock()
-    if (guard !== undefined || state.segment.native.isHeld(state.segment.handle, this.id)) {
+    if (state.isOwned && state.ownerLocker === this) return state.release()
+    if (state.isOwned || state.segment.native.isHeld(state.segment.handle, this.id)) {
       throw new LockError('ERR_ROBUST_LOCK_NOT_OWNER', `lock ${this.id} is held, but was not acquired through this Locker`)
     }
     throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `lock ${this.id} is not held`)

@@ -93,7 +93,9 @@ export function load(pause: () => void, wake: () => void): Native {
     throw new LockError('ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', `robust-lock works on Linux (x64, arm64, arm, ppc64, riscv64, s390x), not on ${name}`)
   }
   try {
-    loaded = find(name) as Native
+    // A copy, which V8 keeps in its fast form: what C has filled with so many properties is a dictionary,
+    // and each look into it a call.
+    loaded = { ...(find(name) as Native) }
   } catch (cause) {
     if (!isMissing(cause)) throw cause
     const wanted = process.env['ROBUST_LOCK_NATIVE_PATH'] || `@robust-lock/${name}`

@@ -55,9 +55,15 @@ export class Task {
  * it is not armed while this thread owns the lock: it would close the gate against hand-overs.
  */
 export class LockState {
-  /** The guard that is out. It is replaced, not emptied, when the lock is handed over. */
-  owner: Guard | undefined
-  /** The Locker object that acquired it. */
+  /**
+   * The token of the guard that is out, 0 if this thread does not own the lock. No two acquisitions of a
+   * lock have the same, so it says which guard that is. It is replaced, not emptied, when the lock is
+   * handed over.
+   */
+  token = 0
+  /** That guard was told of an owner's death, and nobody has declared the data repaired. */
+  unrepaired = false
+  /** The Locker object that acquired it, now or last. */
   ownerLocker: Locker | undefined
   #first: Task | undefined
   #last: Task | undefined
@@ -73,6 +79,11 @@ export class LockState {
     this.#key = segment.handle * 2 ** 20 + id
   }
 
+  /** Whether this thread owns the lock. */
+  get isOwned(): boolean {
+    return this.token !== 0
+  }
+
   /** The pending tasks, in order, as they are now. */
   tasks(): Task[] {
     const tasks = []
@@ -82,7 +93,7 @@ export class LockState {
 
   /** One try that overtakes everybody, or none if this thread has the lock. */
   tryLock(locker: Locker): Guard | undefined {
-    if (this.owner !== undefined) return undefined
+    if (this.isOwned) return undefined
     const { native } = this.segment
     const verdict = native.tryLock(this.#key)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
@@ -93,7 +104,7 @@ export class LockState {
 
   lockSync(locker: Locker, timeout: number): Guard {
     const { native } = this.segment
-    if (this.owner !== undefined) throw refusal(native, OWN, this.id)
+    if (this.isOwned) throw refusal(native, OWN, this.id)
     const verdict = native.tryInTurn(this.#key)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
     if (verdict !== BUSY) throw refusal(native, verdict, this.id)
@@ -110,7 +121,7 @@ export class LockState {
     } finally {
       // Once more from here, where it is noticed if no thread can be had. (The end of a vm's time comes
       // through without this.)
-      if (this.owner === undefined && this.#first !== undefined) this.#arm()
+      if (!this.isOwned && this.#first !== undefined) this.#arm()
       if (native.results[STALE_SEEN] !== 0) {
         native.results[STALE_SEEN] = 0
         this.segment.warnIfStale()
@@ -119,7 +130,7 @@ export class LockState {
   }
 
   lock(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
-    if (this.owner === undefined && this.#first === undefined) {
+    if (!this.isOwned && this.#first === undefined) {
       const { native } = this.segment
       const verdict = timeout === 0 ? native.tryLock(this.#key) : native.tryInTurn(this.#key)
       if (verdict === ACQUIRED || verdict === OWNER_DIED) return Promise.resolve(this.#enter(locker, verdict))
@@ -133,24 +144,27 @@ export class LockState {
 
   #enter(locker: Locker, verdict: number): Guard {
     if (this.#armed) this.#standDown()
-    const guard = new Guard(this, this.id, verdict === OWNER_DIED, this.segment.native.results[TOKEN] as number)
-    this.owner = guard
-    this.ownerLocker = locker
-    return guard
+    const token = this.segment.native.results[TOKEN] as number
+    const ownerDied = verdict === OWNER_DIED
+    // Numbers and old objects: a new object, kept here, would cost a write barrier and a mark for the
+    // garbage collector at each acquisition.
+    this.token = token
+    this.unrepaired = ownerDied
+    if (this.ownerLocker !== locker) this.ownerLocker = locker
+    return new Guard(this, this.id, ownerDied, token)
   }
 
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
-  release(keepDirty: boolean): void {
+  release(): void {
     const { native } = this.segment
-    const flags = (keepDirty ? 1 : 0) | (this.#first === undefined ? 0 : 2)
+    const flags = (this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2)
     const verdict = flags === 0 ? native.unlock(this.#key) : native.unlockAs(this.#key, flags)
     if (verdict === ACQUIRED || verdict === OWNER_DIED) {
       this.#grant(verdict)
       return
     }
     if (verdict !== RELEASED) throw refusal(native, verdict, this.id)
-    this.owner = undefined
-    this.ownerLocker = undefined
+    this.token = 0
     if (this.#first !== undefined) this.#arm()
   }
 
@@ -167,7 +181,7 @@ export class LockState {
     else this.#last.next = task
     this.#last = task
     this.segment.pending(1)
-    if (this.owner === undefined) this.#arm()
+    if (!this.isOwned) this.#arm()
   }
 
   #remove(task: Task): void {
@@ -191,7 +205,7 @@ export class LockState {
   /** The task's time is over: one last try, unless another task of this thread waits ahead. */
   timedOut(task: Task): void {
     if (!task.queued) return
-    if (task !== this.#first || this.owner !== undefined || !this.#tryForFirst()) {
+    if (task !== this.#first || this.isOwned || !this.#tryForFirst()) {
       this.withdraw(task, refusal(this.segment.native, TIMED_OUT, this.id))
     }
   }
@@ -228,7 +242,7 @@ export class LockState {
       this.#rejectAll(refusal(native, instead, this.id))
       return 0
     }
-    if (this.#first === undefined || this.owner !== undefined) {
+    if (this.#first === undefined || this.isOwned) {
       this.#standDown()
       return 0
     }
