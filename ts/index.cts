@@ -1,4 +1,4 @@
-import { isSupported } from './native.cjs'
+import { isSupported } from './loader.cjs'
 
 export { openManager } from './manager.cjs'
 export { LockError } from './errors.cjs'

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs'
 import type * as Binding from './binding.cjs'
 import { LockError, outOfRange, type LockErrorCode } from './errors.cjs'
+import { loadModule } from './loader.cjs'
 
 /** What a call to the lock came to. The same numbers stand in crates/node/src/hot.rs. */
 export const BUSY = 0
@@ -42,90 +42,18 @@ export interface Native extends Operations {
   start(pause: () => void, wake: () => void): void
 }
 
-/** Each `require` with a literal name, so that bundlers see it. */
-const packages: Record<string, () => unknown> = {
-  'linux-x64-gnu': () => require('@robust-lock/linux-x64-gnu'),
-  'linux-x64-musl': () => require('@robust-lock/linux-x64-musl'),
-  'linux-arm64-gnu': () => require('@robust-lock/linux-arm64-gnu'),
-  'linux-arm64-musl': () => require('@robust-lock/linux-arm64-musl'),
-  'linux-arm-gnueabihf': () => require('@robust-lock/linux-arm-gnueabihf'),
-  'linux-ppc64-gnu': () => require('@robust-lock/linux-ppc64-gnu'),
-  'linux-riscv64-gnu': () => require('@robust-lock/linux-riscv64-gnu'),
-  'linux-s390x-gnu': () => require('@robust-lock/linux-s390x-gnu'),
-}
-
-/** linux-x64-gnu and so on. The C library is the one that this process has mapped. */
-function platformName(): string {
-  const { platform, arch } = process
-  if (platform !== 'linux') return `${platform}-${arch}`
-  let musl = false
-  try {
-    musl = readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-')
-  } catch {
-    // Without /proc there is no opening a segment either; ERR_ROBUST_LOCK_NO_PROC will say so.
-  }
-  return `linux-${arch}-${musl ? 'musl' : arch === 'arm' ? 'gnueabihf' : 'gnu'}`
-}
-
-function isMissing(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException | undefined)?.code === 'MODULE_NOT_FOUND'
-}
-
-function find(name: string): unknown {
-  const override = process.env['ROBUST_LOCK_NATIVE_PATH']
-  if (override !== undefined && override !== '') return require(override)
-  try {
-    return packages[name]?.()
-  } catch (error) {
-    if (!isMissing(error)) throw error
-  }
-  // A build of this very tree.
-  return require(`../robust-lock.${name}.node`)
-}
-
 let loaded: Native | undefined
 
 /** The native module, loaded on first use: importing the package never throws. */
 export function load(pause: () => void, wake: () => void): Native {
-  if (loaded !== undefined) return loaded
-  const name = platformName()
-  if (!(name in packages)) {
-    throw new LockError('ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', `robust-lock works on Linux (x64, arm64, arm, ppc64, riscv64, s390x), not on ${name}`)
-  }
-  try {
+  if (loaded === undefined) {
     // A copy, which V8 keeps in its fast form: what C has filled with so many properties is a dictionary,
     // and each look into it a call.
-    loaded = { ...(find(name) as Native) }
-  } catch (cause) {
-    if (!isMissing(cause)) throw cause
-    const wanted = process.env['ROBUST_LOCK_NATIVE_PATH'] || `@robust-lock/${name}`
-    throw new LockError(
-      'ERR_ROBUST_LOCK_NO_PREBUILT',
-      `The native module ${wanted} is not installed. Run "npm install --include=optional robust-lock" on this machine (a lock file that was made on another platform can lack it)`,
-      { cause },
-    )
+    const module = { ...(loadModule() as Native) }
+    module.start(pause, wake)
+    loaded = module
   }
-  loaded.start(pause, wake)
   return loaded
-}
-
-/** Whether `load` would find something, without loading it. */
-export function isSupported(): boolean {
-  try {
-    const name = platformName()
-    if (!(name in packages)) return false
-    const override = process.env['ROBUST_LOCK_NATIVE_PATH']
-    const wanted = override ? [override] : [`@robust-lock/${name}`, `../robust-lock.${name}.node`]
-    return wanted.some((id) => {
-      try {
-        return require.resolve(id) !== ''
-      } catch {
-        return false
-      }
-    })
-  } catch {
-    return false
-  }
 }
 
 /** The Error for the refusal that the native module has just signalled. */

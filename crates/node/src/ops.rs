@@ -40,6 +40,12 @@ pub fn last_error() -> Option<LastError> {
     })
 }
 
+/// Of which robust-lock this is: the facade works with its own only.
+#[napi]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 /// The path of a named segment, in the folder given or the user's own, which is made and checked.
 #[napi]
 pub fn named_path(name: String, folder: Option<String>) -> Option<String> {

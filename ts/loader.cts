@@ -1,0 +1,115 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { resolve } from 'node:path'
+import { LockError } from './errors.cjs'
+
+const { version } = require('../package.json') as { version: string }
+/** A bundle that is an ES module has no file name. */
+const here = typeof __filename === 'string' ? createRequire(__filename) : undefined
+
+/** linux-x64-gnu and so on. The C library is the one that this process has mapped. */
+function platformName(): string {
+  const { platform, arch } = process
+  if (platform !== 'linux') return `${platform}-${arch}`
+  let musl = false
+  try {
+    musl = readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-')
+  } catch {
+    // Without /proc there is no opening a segment either; ERR_ROBUST_LOCK_NO_PROC will say so.
+  }
+  return `linux-${arch}-${musl ? 'musl' : arch === 'arm' ? 'gnueabihf' : 'gnu'}`
+}
+
+function notInstalled(what: string, cause?: unknown): LockError {
+  return new LockError(
+    'ERR_ROBUST_LOCK_NO_PREBUILT',
+    `${what}. Run "npm install --include=optional robust-lock@${version}" on this machine (a lock file that was made on another platform can lack it)`,
+    { cause },
+  )
+}
+
+/** Whether it is this very module that is not there, and not a part of it, or one that it needs. */
+function isMissing(error: unknown, request: string): boolean {
+  const { code, message } = error as NodeJS.ErrnoException
+  return code === 'MODULE_NOT_FOUND' && (message.split('\n', 1)[0] as string).includes(`'${request}'`)
+}
+
+/** The module's file: the one that the environment names, else that of this very tree, else the package's. */
+function locate(name: string): string | undefined {
+  const given = process.env['ROBUST_LOCK_NATIVE_PATH']
+  const requests = given ? [resolve(given)] : [`../robust-lock.${name}.node`, `@robust-lock/${name}`]
+  for (const request of requests) {
+    try {
+      return here?.resolve(request)
+    } catch (error) {
+      if (!isMissing(error, request)) throw error
+      if (given) throw notInstalled(`The native module ${given} is not there`, error)
+    }
+  }
+  return undefined
+}
+
+/** What the file exports, made anew: two copies of this library that shared it would take each other's calls. */
+function open(file: string): unknown {
+  const module = { exports: {} }
+  process.dlopen(module, file)
+  return module.exports
+}
+
+/**
+ * What a bundler has put in the place of these words. Literal names, so that it sees them; inside `try`,
+ * so that it does not mind those which are not installed.
+ */
+function bundled(name: string): unknown {
+  try {
+    switch (name) {
+      case 'linux-x64-gnu':
+        return require('@robust-lock/linux-x64-gnu')
+      case 'linux-x64-musl':
+        return require('@robust-lock/linux-x64-musl')
+      case 'linux-arm64-gnu':
+        return require('@robust-lock/linux-arm64-gnu')
+      case 'linux-arm64-musl':
+        return require('@robust-lock/linux-arm64-musl')
+      case 'linux-arm-gnueabihf':
+        return require('@robust-lock/linux-arm-gnueabihf')
+      case 'linux-ppc64-gnu':
+        return require('@robust-lock/linux-ppc64-gnu')
+      case 'linux-riscv64-gnu':
+        return require('@robust-lock/linux-riscv64-gnu')
+      case 'linux-s390x-gnu':
+        return require('@robust-lock/linux-s390x-gnu')
+    }
+  } catch (error) {
+    if (!isMissing(error, `@robust-lock/${name}`)) throw error
+    throw notInstalled(`The native package @robust-lock/${name} is not installed`, error)
+  }
+  throw new LockError('ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', `robust-lock works on Linux (x64, arm64, arm, ppc64, riscv64, s390x), not on ${name}`)
+}
+
+/** The native module of this copy of the library: it and no other may start it. */
+export function loadModule(): unknown {
+  const name = platformName()
+  const file = locate(name)
+  if (file !== undefined) return checked(open(file), file)
+  const found = bundled(name)
+  // Two bundles in one process can have the file in common.
+  const shared = Object.values(here?.cache ?? {}).find((module) => module?.exports === found)
+  return checked(shared === undefined ? found : open(shared.filename), name)
+}
+
+function checked(module: unknown, name: string): unknown {
+  const theirs = (module as { version?: () => string }).version?.()
+  if (theirs === version) return module
+  throw notInstalled(`The native module ${name} is of version ${theirs ?? 'unknown'}, robust-lock of ${version}: they belong together`)
+}
+
+/** Whether `loadModule` would find something. It loads nothing, unless this is inside a bundle. */
+export function isSupported(): boolean {
+  try {
+    const name = platformName()
+    return (locate(name) ?? bundled(name)) !== undefined
+  } catch {
+    return false
+  }
+}
