@@ -39,19 +39,23 @@ test('10,000 tasks of one thread: first in, first out, without a thread', async 
   assert.is(order.length, 10_000)
 })
 
-test('300 contended locks, 64 helpers: all are served', async () => {
-  const { lockers, options } = locks(300)
-  const peer = await holder(options)
-  await peer.run(({ locker, guards }) => {
-    for (let id = 0; id < 300; id++) guards.set(id, locker(id).lockSync())
-  })
+test('1,000 contended locks, 64 helpers: all are served', async () => {
+  const { lockers, options } = locks(1_000)
+  // One thread may hold 960.
+  const peers = [await holder(options), await holder(options)] as const
+  for (const [i, peer] of peers.entries()) {
+    await peer.run(({ locker, guards }, from) => {
+      for (let id = from; id < from + 500; id++) guards.set(id, locker(id).lockSync())
+    }, i * 500)
+  }
   const waits = lockers.map((locker) => locker.lock())
   await until('the helpers are out', () => helpers() === 64)
-  // The last ones first: no helper may be stuck with a lock that is not free.
-  await peer.run(({ guards }) => [...guards.keys()].toReversed().slice(0, 150).forEach((id) => guards.get(id)?.unlock()))
-  for (const wait of waits.slice(150)) (await wait).unlock()
-  await peer.kill()
-  for (const wait of waits.slice(0, 150)) {
+  // The last ones first: no helper stands there yet, and 64 stand at locks that are not free.
+  await peers[1].run(({ guards }) => [...guards.values()].toReversed().forEach((guard) => guard.unlock()))
+  for (const wait of waits.slice(500)) (await wait).unlock()
+  assert.ok(helpers() <= 64)
+  await peers[0].kill()
+  for (const wait of waits.slice(0, 500)) {
     const guard = await wait
     assert.is(guard.ownerDied, true)
     guard.unlock()

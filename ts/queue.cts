@@ -228,27 +228,32 @@ export class LockState {
   }
 
   /**
-   * The helper has an offer: main is free, and the gate is closed for our sake. `late`: by how many ms
-   * we have come too late for it, 0 if it stands. Who is late pays: it waits in place for its next
-   * offer, `patience` ms at most, rather than making the others wait for it. Returns what it waited.
+   * The helper has an offer: main is free, and the gate is closed for our sake. Or it had one, and we
+   * have come too late. True if the lock was not to be had, and the helper is on its way again.
    */
-  offered(late: number, instead: number, patience: number): number {
-    const { native, handle } = this.segment
-    if (instead === STALE) {
-      this.segment.warnIfStale()
-      return 0
-    }
-    if (instead !== BUSY) {
+  offered(instead: number): boolean {
+    const { native } = this.segment
+    if (instead === STALE) this.segment.warnIfStale()
+    else if (instead !== BUSY) {
       this.#rejectAll(refusal(native, instead, this.id))
-      return 0
+      return false
     }
     if (this.#first === undefined || this.isOwned) {
       this.#standDown()
-      return 0
+      return false
     }
-    if (this.#tryForFirst()) return 0
+    if (this.#tryForFirst()) return false
     this.#arm()
-    if (late === 0 || patience < 0.1) return 0
+    return this.#armed
+  }
+
+  /**
+   * Waits in place for the helper's next offer, `patience` ms at most. Who comes too late pays with it,
+   * rather than making the others wait. Returns what it waited.
+   */
+  waitInPlace(patience: number): number {
+    const { native, handle } = this.segment
+    if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
     const begun = performance.now()
     if (native.waitForOffer(handle, this.id, patience) && !this.#tryForFirst()) this.#arm()
     return performance.now() - begun

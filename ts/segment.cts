@@ -58,12 +58,17 @@ function wake(): void {
   const offers = native.takeOffers()
   const sinceOwnWait = performance.now() - lastWaitEnded
   const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
+  const late: LockState[] = []
   let latest = 0
-  for (let i = 0; i < offers.length; i += 4) latest = Math.max(latest, lateness(i))
-  let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)
+  // Those that stand go first: none may run out while another lock is waited for in place.
   for (let i = 0; i < offers.length; i += 4) {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
-    const waited = state?.offered(offers[i + 2] as number, offers[i + 3] as number, budget) ?? 0
+    if (state?.offered(offers[i + 3] as number) && lateness(i) > 0) late.push(state)
+    latest = Math.max(latest, lateness(i))
+  }
+  let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)
+  for (const state of late) {
+    const waited = state.waitInPlace(budget)
     if (waited > 0) {
       budget -= waited
       lastWaitEnded = performance.now()

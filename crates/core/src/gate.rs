@@ -202,7 +202,8 @@ impl Waiter<'_> {
     fn without_gate(&mut self, turn: u32) -> Result<Option<Won>, Refusal> {
         let slot = self.lock.slot;
         for (gate, state) in [(&slot.gate_a, 0), (&slot.gate_b, 1)] {
-            recover(self.lock.segment, gate, Effort::Full);
+            // Sparing: this is where everybody passes before each wait now.
+            recover(self.lock.segment, gate, Effort::Sparing);
             if gate.owner() == 0 {
                 advance(slot, turn, state);
                 return Ok(None);

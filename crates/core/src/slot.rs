@@ -250,6 +250,11 @@ impl Lock {
         self.segment.is_known_stale()
     }
 
+    /// Whether nobody has it, nor stands at its gate: as it looks, which is nothing to rely on.
+    pub fn looks_free(&self) -> bool {
+        !self.is_held() && gate::is_open(self.slot)
+    }
+
     /// Whether any thread has it at this instant, as the lock word says.
     pub fn is_held(&self) -> bool {
         self.slot.main.owner() != 0

@@ -1,17 +1,8 @@
 //! Helper threads: they wait for a lock in the place of a JS thread, and never own it for longer than
 //! it takes to let go of it again.
 //!
-//! One [`Waiter`] per environment and lock, and at most one helper serves it:
-//!
-//! ```text
-//!   phase      what happens                          moved by
-//!   Idle       nobody serves it                      arm → Queued
-//!   Queued     stands in the pool's queue            a helper takes it → Waiting
-//!   Waiting    a helper is on the slow path          its turn, armed → Offering; not armed → Idle
-//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered;
-//!              main is free, JS has been called      patience over → Idle, the gate is opened
-//!   Answered   the helper is about to open the gate  armed → Waiting; not armed → Idle
-//! ```
+//! One [`Waiter`] per environment and lock, and at most one helper serves it; `phase` says when it does
+//! what.
 //!
 //! If the process dies anywhere here, the helper's mutexes are released by the kernel, and it had
 //! none that a user's data stood behind.
@@ -25,6 +16,7 @@ use napi::{Env, sys};
 use robust_lock_core::{Lock, Refusal, monotonic_ns};
 
 use crate::hot::{self, verdict};
+use crate::phase::{Next, Phases, Then};
 use crate::pool::POOL;
 use crate::{EnvState, check};
 
@@ -38,19 +30,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    Queued,
-    Waiting,
-    Offering,
-    Answered,
-}
-
 struct State {
-    phase: Phase,
-    /// Whether JS wants the lock still.
-    armed: bool,
+    phases: Phases,
     patience: Duration,
     offered_ns: u64,
     failure: Option<Refusal>,
@@ -79,8 +60,7 @@ pub(crate) fn waiter(state: &EnvState, segment: u32, id: u32) -> Option<Arc<Wait
             id,
             inbox: Arc::clone(&state.inbox),
             state: Mutex::new(State {
-                phase: Phase::Idle,
-                armed: false,
+                phases: Phases::new(),
                 patience: MOST_PATIENCE,
                 offered_ns: 0,
                 failure: None,
@@ -95,52 +75,51 @@ pub(crate) fn waiter(state: &EnvState, segment: u32, id: u32) -> Option<Arc<Wait
 impl Waiter {
     /// Wants the lock. An offer that stands is declined by it. False if no helper can be had.
     pub(crate) fn arm(self: &Arc<Self>) -> bool {
-        let mut state = locked(&self.state);
-        state.armed = true;
-        match state.phase {
-            Phase::Idle => {
-                state.phase = Phase::Queued;
-                drop(state);
-                return POOL.push(Arc::clone(self)) || self.give_up();
+        let then = locked(&self.state).phases.arm();
+        self.follow(then)
+    }
+
+    /// Wants it no more; whether it did.
+    pub(crate) fn stand_down(self: &Arc<Self>) -> bool {
+        let (wanted, then) = locked(&self.state).phases.stand_down();
+        self.follow(then);
+        wanted
+    }
+
+    fn follow(self: &Arc<Self>, then: Then) -> bool {
+        match then {
+            Then::Nothing => {}
+            Then::Wake => self.changed.notify_all(),
+            Then::Push => {
+                if !POOL.push(Arc::clone(self)) {
+                    locked(&self.state).phases.not_pushed();
+                    return false;
+                }
             }
-            Phase::Offering => self.answer(&mut state),
-            Phase::Queued | Phase::Waiting | Phase::Answered => {}
         }
         true
     }
 
-    fn give_up(&self) -> bool {
-        let mut state = locked(&self.state);
-        state.phase = Phase::Idle;
-        state.armed = false;
-        false
-    }
-
-    /// Wants it no more; whether it did.
-    pub(crate) fn stand_down(&self) -> bool {
-        let mut state = locked(&self.state);
-        if state.phase == Phase::Offering {
-            self.answer(&mut state);
-        }
-        std::mem::take(&mut state.armed)
-    }
-
-    fn answer(&self, state: &mut State) {
-        state.phase = Phase::Answered;
-        self.changed.notify_all();
+    /// Whether its lock looks as if it could be had at once.
+    pub(crate) fn looks_free(&self) -> bool {
+        self.lock.looks_free()
     }
 
     pub(crate) fn wait_for_offer(&self, patience: Duration) -> bool {
-        let pending = |state: &mut State| state.phase != Phase::Offering && state.armed;
+        let pending = |state: &mut State| !state.phases.is_offering() && state.phases.is_armed();
         let state = locked(&self.state);
         let waited = self.changed.wait_timeout_while(state, patience, pending);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let offered = state.phase == Phase::Offering;
-        if offered {
+        let offered = state.phases.is_offering();
+        if offered && state.failure.is_none() && state.stale != Some(true) {
             // Taken here; the call that announces it will find nothing.
             locked(&self.inbox.offers).retain(|offer| !ptr::eq(&**offer, self));
         }
         offered
+    }
+
+    fn has_ended(&self) -> bool {
+        self.inbox.stopped.load(Ordering::Relaxed)
     }
 
     /// Asked between two slices of the wait.
@@ -150,12 +129,7 @@ impl Waiter {
             state.stale = Some(true);
             self.inbox.post(Arc::clone(self));
         }
-        state.armed && !self.inbox.stopped.load(Ordering::Relaxed)
-    }
-
-    /// A helper of the pool has taken it out of the queue.
-    pub(crate) fn taken(&self) {
-        locked(&self.state).phase = Phase::Waiting;
+        state.phases.is_armed() && !self.has_ended()
     }
 
     /// What a helper does with it, until it is not wanted, or others have waited longer.
@@ -163,11 +137,21 @@ impl Waiter {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
         loop {
+            let next = locked(&self.state).phases.next(self.has_ended(), others_wait());
+            match next {
+                Next::Leave => return,
+                Next::Push => {
+                    // There is a helper: this one.
+                    POOL.push(Arc::clone(self));
+                    return;
+                }
+                Next::Wait => {}
+            }
             match self.lock.wait_for_turn(&mut || self.is_wanted() && !others_wait()) {
                 Ok(won) => {
-                    let taken = self.offer();
+                    let still_ours = self.offer();
                     won.open_gate();
-                    if !taken {
+                    if !still_ours {
                         return;
                     }
                 }
@@ -175,23 +159,10 @@ impl Waiter {
                 Err(refusal) => {
                     let mut state = locked(&self.state);
                     state.failure = Some(refusal);
-                    state.armed = false;
-                    drop(state);
+                    state.phases.stand_down();
                     self.inbox.post(Arc::clone(self));
                 }
             }
-            let mut state = locked(&self.state);
-            if !state.armed || self.inbox.stopped.load(Ordering::Relaxed) {
-                state.phase = Phase::Idle;
-                return;
-            }
-            if others_wait() {
-                state.phase = Phase::Queued;
-                drop(state);
-                POOL.push(Arc::clone(self));
-                return;
-            }
-            state.phase = Phase::Waiting;
         }
     }
 
@@ -199,27 +170,23 @@ impl Waiter {
     /// this waiter is not this helper's any more; a new one may serve it already.
     fn offer(self: &Arc<Self>) -> bool {
         let mut state = locked(&self.state);
-        if !state.armed || self.inbox.stopped.load(Ordering::Relaxed) {
+        if !state.phases.offer(self.has_ended()) {
             return true;
         }
-        state.phase = Phase::Offering;
         state.offered_ns = monotonic_ns();
         self.changed.notify_all();
         self.inbox.post(Arc::clone(self));
         let patience = state.patience;
-        let standing = |state: &mut State| state.phase == Phase::Offering;
+        let standing = |state: &mut State| state.phases.is_offering();
         let waited = self.changed.wait_timeout_while(state, patience, standing);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let taken = state.phase != Phase::Offering;
-        if taken {
-            state.patience = (patience * 2).min(MOST_PATIENCE);
+        let answered = state.phases.was_answered();
+        state.patience = if answered {
+            (patience * 2).min(MOST_PATIENCE)
         } else {
-            // It rests until JS, which has been called, comes and arms it.
-            state.patience = (patience / 2).max(LEAST_PATIENCE);
-            state.phase = Phase::Idle;
-            state.armed = false;
-        }
-        taken
+            (patience / 2).max(LEAST_PATIENCE)
+        };
+        answered
     }
 }
 
@@ -242,7 +209,14 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn post(&self, waiter: Arc<Waiter>) {
-        locked(&self.offers).push(waiter);
+        {
+            let mut offers = locked(&self.offers);
+            if self.stopped.load(Ordering::Relaxed) {
+                // Nobody will take it, and it would keep this inbox, and itself, for ever.
+                return;
+            }
+            offers.push(waiter);
+        }
         if self.called.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -320,24 +294,26 @@ unsafe extern "C" fn stop(data: *mut std::ffi::c_void) {
     locked(&inbox.offers).clear();
 }
 
-/// Four numbers an offer: see `takeOffers`.
+/// Four numbers an offer: see `takeOffers`. What a STALE stands for may be an offer all the same.
 pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
     let inbox = &env_state.inbox;
-    inbox.called.store(false, Ordering::Release);
+    // A swap: what was posted before a call that was saved is seen below. After a mere store it would
+    // not have to be, and nobody would call again.
+    inbox.called.swap(false, Ordering::AcqRel);
     let offers = std::mem::take(&mut *locked(&inbox.offers));
     let now = monotonic_ns();
     let tell = |waiter: Arc<Waiter>| {
         let mut state = locked(&waiter.state);
-        let instead = if state.stale == Some(true) {
+        let mut instead =
+            state.failure.take().map_or(0, |refusal| hot::refused(env_state, refusal));
+        let mut late_ns = now.saturating_sub(state.offered_ns);
+        if state.phases.is_offering() {
+            late_ns = 0;
+        }
+        if instead == 0 && state.stale == Some(true) {
             state.stale = None;
-            verdict::STALE
-        } else {
-            state.failure.take().map_or(0, |refusal| hot::refused(env_state, refusal))
-        };
-        let late_ns = match state.phase {
-            Phase::Offering => 0,
-            _ => now.saturating_sub(state.offered_ns),
-        };
+            (instead, late_ns) = (verdict::STALE, 0);
+        }
         let (segment, id) = (f64::from(waiter.segment), f64::from(waiter.id));
         [segment, id, late_ns as f64 / 1e6, f64::from(instead)]
     };

@@ -3,7 +3,7 @@
 //!
 //! - `hot`: what a lock and an unlock cost; on `napi::sys`, where a call costs what C pays.
 //! - `ops`: everything else, `#[napi]`.
-//! - `helper`, `pool`: threads that wait in the place of a JS thread.
+//! - `helper`, `phase`, `pool`: threads that wait in the place of a JS thread.
 //!
 //! A segment's handle is its place in the environment's list, and is never given up: neither is the
 //! mapping. No panic crosses the boundary: what could panic is denied by lint.
@@ -11,6 +11,7 @@
 mod helper;
 mod hot;
 mod ops;
+mod phase;
 mod pool;
 
 use std::cell::{Cell, RefCell};

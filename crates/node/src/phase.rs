@@ -1,0 +1,121 @@
+//! Where a waiter stands: the moves of the helper's protocol, and nothing else. Each is one step under
+//! the waiter's mutex; `helper` does what a move asks for, tests/phase.rs makes them in every order.
+//!
+//! ```text
+//!   phase      what happens                          moved by
+//!   Idle       nobody serves it                      arm → Queued
+//!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
+//!   Waiting    a helper is on the slow path          its turn, armed → Offering; not armed → Idle;
+//!                                                    others wait for a helper → Queued
+//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered;
+//!              main is free, JS has been called      patience over → Idle, the gate is opened
+//!   Answered   the helper is about to open the gate  armed → Waiting; not armed → Idle
+//! ```
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Queued,
+    Waiting,
+    Offering,
+    Answered,
+}
+
+/// The phase, and whether JS wants the lock still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Phases {
+    phase: Phase,
+    armed: bool,
+}
+
+/// What whoever moved has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Nothing,
+    /// Put the waiter into the pool's queue.
+    Push,
+    /// Wake the helper: its offer has been answered.
+    Wake,
+}
+
+/// What a helper does when its turn, or its wait, is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The waiter is not this helper's any more.
+    Leave,
+    /// Nor is it now, and it goes to the end of the pool's queue.
+    Push,
+    Wait,
+}
+
+impl Phases {
+    pub const fn new() -> Self {
+        Self { phase: Phase::Idle, armed: false }
+    }
+
+    pub fn is_armed(self) -> bool {
+        self.armed
+    }
+
+    pub fn is_offering(self) -> bool {
+        self.phase == Phase::Offering
+    }
+
+    /// JS wants the lock. An offer that stands is declined by it.
+    pub fn arm(&mut self) -> Then {
+        self.armed = true;
+        match self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Queued;
+                Then::Push
+            }
+            Phase::Offering => self.answer(),
+            Phase::Queued | Phase::Waiting | Phase::Answered => Then::Nothing,
+        }
+    }
+
+    /// No helper could be had for it.
+    pub fn not_pushed(&mut self) {
+        *self = Self::new();
+    }
+
+    /// JS wants it no more, or has it. Whether it did want it.
+    pub fn stand_down(&mut self) -> (bool, Then) {
+        let wanted = std::mem::take(&mut self.armed);
+        (wanted, if self.is_offering() { self.answer() } else { Then::Nothing })
+    }
+
+    fn answer(&mut self) -> Then {
+        self.phase = Phase::Answered;
+        Then::Wake
+    }
+
+    /// The helper has its turn. False: nobody wants it any more.
+    pub fn offer(&mut self, ended: bool) -> bool {
+        if ended || !self.armed {
+            return false;
+        }
+        self.phase = Phase::Offering;
+        true
+    }
+
+    /// The helper's patience is over, or it was woken. False: nobody came, and the waiter is not this
+    /// helper's any more. It rests until JS, which has been called, comes and arms it.
+    pub fn was_answered(&mut self) -> bool {
+        if self.is_offering() {
+            *self = Self::new();
+            return false;
+        }
+        true
+    }
+
+    /// Before each wait, the first one too. `ended`: the environment is no more.
+    pub fn next(&mut self, ended: bool, others_wait: bool) -> Next {
+        if ended || !self.armed {
+            *self = Self::new();
+            return Next::Leave;
+        }
+        self.phase = if others_wait { Phase::Queued } else { Phase::Waiting };
+        if others_wait { Next::Push } else { Next::Wait }
+    }
+}

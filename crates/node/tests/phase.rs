@@ -1,0 +1,393 @@
+//! Every order of events around one waiter: its JS thread, its helpers, the pool, the call on its way,
+//! and a stranger who takes the lock and the gate. The moves are those of src/phase.rs; what the queue
+//! (ts/queue.cts) and the helper do with them stands here once more, a line each. All states that can be
+//! reached are visited, and in each one what DESIGN.md calls the invariant must hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../src/phase.rs"]
+mod phase;
+
+use std::collections::{HashMap, VecDeque};
+
+use phase::{Next, Phases, Then};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Nobody,
+    Js,
+    Helper(usize),
+    Stranger,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Helper {
+    None,
+    /// Has the waiter, or goes on with it.
+    Begins,
+    AtGate,
+    BehindGate,
+    HasMain,
+    HasTurn,
+    Offers,
+    /// Is about to open the gate; goes on afterwards, or leaves.
+    Opens,
+    Missed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Js {
+    Runs,
+    /// In lockSync, having stood the helper down that was wanted or not.
+    Blocks {
+        wanted: bool,
+    },
+    WaitsInPlace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct World {
+    phases: Phases,
+    js: Js,
+    tasks: u8,
+    /// queue.cts's own note.
+    noted: bool,
+    posted: bool,
+    called: bool,
+    pooled: u8,
+    helpers: [Helper; 3],
+    main: Holder,
+    gate: Holder,
+}
+
+const MOST_TASKS: u8 = 2;
+
+impl World {
+    fn new() -> Self {
+        Self {
+            phases: Phases::new(),
+            js: Js::Runs,
+            tasks: 0,
+            noted: false,
+            posted: false,
+            called: false,
+            pooled: 0,
+            helpers: [Helper::None; 3],
+            main: Holder::Nobody,
+            gate: Holder::Nobody,
+        }
+    }
+
+    fn owns(&self) -> bool {
+        self.main == Holder::Js
+    }
+
+    fn follow(&mut self, then: Then) {
+        self.pooled += u8::from(then == Then::Push);
+    }
+
+    // What the queue does.
+
+    fn arm(&mut self) {
+        self.noted = true;
+        let then = self.phases.arm();
+        self.follow(then);
+    }
+
+    fn stand_down(&mut self) {
+        self.noted = false;
+        self.phases.stand_down();
+    }
+
+    fn enter(&mut self) {
+        self.main = Holder::Js;
+        if self.noted {
+            self.stand_down();
+        }
+    }
+
+    fn remove(&mut self) {
+        self.tasks -= 1;
+        if self.tasks == 0 && self.noted {
+            self.stand_down();
+        }
+    }
+
+    fn try_for_first(&mut self) -> bool {
+        let free = self.main == Holder::Nobody;
+        if free {
+            self.remove();
+            self.enter();
+        }
+        free
+    }
+
+    /// Everything that JS can do now.
+    fn js(&self, out: &mut Vec<(&'static str, World)>) {
+        let mut then = |what, change: &dyn Fn(&mut World)| {
+            let mut next = *self;
+            change(&mut next);
+            out.push((what, next));
+        };
+        let in_turn = self.main == Holder::Nobody && self.gate == Holder::Nobody;
+        match self.js {
+            Js::Runs => {
+                if self.tasks == 0 && in_turn {
+                    then("lock() at once", &Self::enter);
+                } else if self.tasks < MOST_TASKS {
+                    then("lock() joins the queue", &|w| {
+                        w.tasks += 1;
+                        if !w.owns() {
+                            w.arm();
+                        }
+                    });
+                }
+                if self.tasks > 0 {
+                    then("abort", &Self::remove);
+                    then("time over", &|w| {
+                        if w.owns() || !w.try_for_first() {
+                            w.remove();
+                        }
+                    });
+                }
+                if self.owns() {
+                    then("unlock", &|w| {
+                        if w.tasks > 0 && w.gate == Holder::Nobody {
+                            w.remove();
+                            return w.enter();
+                        }
+                        w.main = Holder::Nobody;
+                        if w.tasks > 0 {
+                            w.arm();
+                        }
+                    });
+                } else {
+                    then("tryLock", &|w| {
+                        if w.main == Holder::Nobody {
+                            w.enter();
+                        } else if w.tasks > 0 {
+                            w.arm();
+                        }
+                    });
+                    then("lockSync", &|w| {
+                        if in_turn {
+                            return w.enter();
+                        }
+                        let (wanted, then) = w.phases.stand_down();
+                        w.follow(then);
+                        w.js = Js::Blocks { wanted };
+                    });
+                }
+                if self.called {
+                    for late in [false, true] {
+                        then("the call arrives", &|w| {
+                            w.called = false;
+                            if !std::mem::take(&mut w.posted) {
+                                return;
+                            }
+                            if w.tasks == 0 || w.owns() {
+                                return w.stand_down();
+                            }
+                            if !w.try_for_first() {
+                                w.arm();
+                                if late {
+                                    w.js = Js::WaitsInPlace;
+                                }
+                            }
+                        });
+                    }
+                }
+            }
+            Js::Blocks { wanted } => {
+                if self.main == Holder::Nobody {
+                    then("lockSync has it", &|w| {
+                        w.js = Js::Runs;
+                        w.enter();
+                    });
+                }
+                for ends_vm in [false, true] {
+                    then("lockSync ends without it", &|w| {
+                        w.js = Js::Runs;
+                        if wanted {
+                            let then = w.phases.arm();
+                            w.follow(then);
+                        }
+                        if !ends_vm && w.tasks > 0 {
+                            w.arm();
+                        }
+                    });
+                }
+            }
+            Js::WaitsInPlace => {
+                then("the wait in place is over", &|w| {
+                    w.js = Js::Runs;
+                    if w.phases.is_offering() {
+                        w.posted = false;
+                        if !w.try_for_first() {
+                            w.arm();
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Everything that a helper can do now.
+    fn helper(&self, i: usize, out: &mut Vec<(&'static str, World)>) {
+        let mut then = |what, change: &dyn Fn(&mut World) -> Helper| {
+            let mut next = *self;
+            let state = change(&mut next);
+            next.helpers[i] = state;
+            out.push((what, next));
+        };
+        let mine = Holder::Helper(i);
+        match self.helpers[i] {
+            Helper::None => {
+                if self.pooled > 0 && self.helpers[..i].iter().all(|&other| other != Helper::None) {
+                    then("a helper takes the waiter", &|w| {
+                        w.pooled -= 1;
+                        Helper::Begins
+                    });
+                }
+            }
+            Helper::Begins => {
+                for others_wait in [false, true] {
+                    then("it goes on", &|w| match w.phases.next(false, others_wait) {
+                        Next::Leave => Helper::None,
+                        Next::Push => {
+                            w.pooled += 1;
+                            Helper::None
+                        }
+                        Next::Wait => {
+                            assert!(w.phases.is_armed(), "a wait for nobody");
+                            Helper::AtGate
+                        }
+                    });
+                }
+            }
+            Helper::AtGate => {
+                then("a slice at the gate goes by, others wait", &|_| Helper::Begins);
+                if self.gate == Holder::Nobody {
+                    then("it has the gate", &|w| {
+                        w.gate = mine;
+                        Helper::BehindGate
+                    });
+                }
+            }
+            Helper::BehindGate => {
+                then("a slice on main goes by, others wait", &|w| {
+                    w.gate = Holder::Nobody;
+                    Helper::Begins
+                });
+                if self.main == Holder::Nobody {
+                    then("it has main", &|w| {
+                        w.main = mine;
+                        Helper::HasMain
+                    });
+                }
+            }
+            Helper::HasMain => then("it lets go of main", &|w| {
+                w.main = Holder::Nobody;
+                Helper::HasTurn
+            }),
+            Helper::HasTurn => then("it offers", &|w| {
+                if !w.phases.offer(false) {
+                    return Helper::Opens;
+                }
+                w.posted = true;
+                w.called = true;
+                Helper::Offers
+            }),
+            Helper::Offers => then("it wakes, or its patience is over", &|w| {
+                if w.phases.was_answered() { Helper::Opens } else { Helper::Missed }
+            }),
+            Helper::Opens => then("it opens the gate", &|w| {
+                w.gate = Holder::Nobody;
+                Helper::Begins
+            }),
+            Helper::Missed => then("it opens the gate and leaves", &|w| {
+                w.gate = Holder::Nobody;
+                Helper::None
+            }),
+        }
+    }
+
+    /// The process is at its limit: the tasks are told.
+    fn no_thread(&self, out: &mut Vec<(&'static str, World)>) {
+        if self.pooled > 0 && self.helpers == [Helper::None; 3] && self.js == Js::Runs {
+            let mut next = Self { pooled: 0, tasks: 0, noted: false, ..*self };
+            next.phases.not_pushed();
+            out.push(("no thread can be had", next));
+        }
+    }
+
+    fn stranger(&self, out: &mut Vec<(&'static str, World)>) {
+        let take = |holder| match holder {
+            Holder::Nobody => Some(Holder::Stranger),
+            Holder::Stranger => Some(Holder::Nobody),
+            _ => None,
+        };
+        out.extend(take(self.main).map(|main| ("main changes hands", Self { main, ..*self })));
+        out.extend(take(self.gate).map(|gate| ("the gate changes hands", Self { gate, ..*self })));
+    }
+
+    /// What is wrong with this state.
+    fn wrong(&self) -> Option<&'static str> {
+        let rests = self.phases == Phases::new();
+        let serving =
+            self.helpers.iter().filter(|h| !matches!(h, Helper::None | Helper::Missed)).count();
+        let waits = self.tasks > 0 && !self.owns();
+        let served = self.phases.is_armed() && !rests;
+        let told = self.posted && self.called;
+        if serving + usize::from(self.pooled) != usize::from(!rests) {
+            return Some("a waiter is served by nobody, or twice");
+        }
+        if self.helpers[2] != Helper::None {
+            return Some("a third helper");
+        }
+        if self.posted && !self.called {
+            return Some("an offer that nobody will take");
+        }
+        if waits && !matches!(self.js, Js::Blocks { .. }) && !served && !told {
+            return Some("tasks wait, and nobody waits for them");
+        }
+        if self.owns() && self.phases.is_armed() {
+            return Some("a helper is sent against its own thread");
+        }
+        if self.tasks == 0 && self.phases.is_armed() && self.js == Js::Runs {
+            return Some("a helper is sent for nobody");
+        }
+        None
+    }
+}
+
+#[test]
+fn whatever_happens_somebody_waits_for_the_tasks() {
+    let mut came_from = HashMap::from([(World::new(), None)]);
+    let mut open = VecDeque::from([World::new()]);
+    while let Some(world) = open.pop_front() {
+        if let Some(wrong) = world.wrong() {
+            let mut story = vec![format!("{world:?}")];
+            let mut at = world;
+            while let Some((what, before)) = came_from[&at] {
+                story.push(String::from(what));
+                at = before;
+            }
+            story.reverse();
+            panic!("{wrong}, after:\n  {}", story.join("\n  "));
+        }
+        let mut next = Vec::new();
+        world.js(&mut next);
+        world.stranger(&mut next);
+        world.no_thread(&mut next);
+        for i in 0..world.helpers.len() {
+            world.helper(i, &mut next);
+        }
+        for (what, after) in next {
+            came_from.entry(after).or_insert_with(|| {
+                open.push_back(after);
+                Some((what, world))
+            });
+        }
+    }
+    assert!(came_from.len() > 1_000, "only {} states", came_from.len());
+}
