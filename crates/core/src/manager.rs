@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::idmap::Found;
 use crate::layout::{CHUNK_LOCKS, MAX_LOCKS};
 use crate::open::{self, OpenOptions};
+use crate::recover::{Effort, recover};
 use crate::segment::{Segment, check_not_forked};
 use crate::slot::Lock;
 
@@ -46,15 +47,21 @@ impl Manager {
         check_not_forked()?;
         let capacity = self.segment.capacity();
         let ids = self.segment.ids();
+        let mut effort = Effort::Sparing;
         loop {
-            // A freed lock that is held still is passed over: its holder believes to be alone.
-            let usable = |id| self.segment.commit(id).map(|slot| slot.main.owner() == 0);
+            // A freed lock that is held still is passed over: its holder believes to be alone. Unless
+            // there is none any more, and the kernel has forgotten that.
+            let usable = |id| {
+                let main = &self.segment.commit(id)?.main;
+                Ok(main.owner() == 0 || recover(self.segment, main, effort))
+            };
             match ids.allocate(capacity, usable)? {
                 Found::Id(id) => {
                     if let Some(handle) = self.begin_generation(id)? {
                         return Ok(handle);
                     }
                 }
+                Found::Full { unusable: 1.. } if effort == Effort::Sparing => effort = Effort::Full,
                 Found::Full { unusable } => return Err(exhausted(capacity, unusable)),
             }
         }

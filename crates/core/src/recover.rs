@@ -28,9 +28,10 @@ use crate::sys::{file, proc};
 /// How much a look may cost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// A waiter's, at the end of a slice.
+    /// A waiter's, at the end of a slice; an allocator's that would find nothing otherwise.
     Full,
-    /// A tryLock's: kill(2) each time (0.3 µs), /proc/PID/maps (20 µs and more) at most this often.
+    /// A tryLock's or an allocator's: kill(2) each time (0.3 µs), /proc/PID/maps (20 µs and more) at
+    /// most every [`MAPS_INTERVAL_NS`].
     Sparing,
 }
 

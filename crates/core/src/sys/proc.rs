@@ -13,13 +13,18 @@ pub struct World {
 
 /// This process's own. `Ok(None)` if /proc belongs to another PID namespace or says too little.
 pub fn world() -> io::Result<Option<World>> {
-    let own = fs::read_link("/proc/self")?;
-    if own.to_str() != Some(std::process::id().to_string().as_str()) {
+    if !is_our_proc()? {
         return Ok(None);
     }
     let pid_ns = fs::metadata("/proc/self/ns/pid")?.ino();
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(parse_uuid(text.trim()).map(|boot_id| World { pid_ns, boot_id }))
+}
+
+/// Whether the numbers in /proc are those of our own PID namespace.
+fn is_our_proc() -> io::Result<bool> {
+    let own = fs::read_link("/proc/self")?;
+    Ok(own.to_str() == Some(std::process::id().to_string().as_str()))
 }
 
 /// The time namespace: recorded for diagnosis, never compared. 0 on a kernel without them.
@@ -35,10 +40,16 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 
 /// When this process started, in clock ticks since boot: /proc/self/stat, field 22. 0 if unreadable.
 pub fn own_start() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field, the name, may contain anything but ends with the last parenthesis.
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
+    let stat = fs::read("/proc/self/stat").unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    let field = after_name(&stat).split_ascii_whitespace().nth(19);
+    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// What follows the second field of a stat file: the name, which may contain anything but ends with the
+/// last parenthesis.
+fn after_name(stat: &str) -> &str {
+    stat.rsplit_once(')').map_or("", |(_, rest)| rest)
 }
 
 /// pthread_sigmask(3): signals are for the program's own threads, not for a helper's small stack.
@@ -56,31 +67,43 @@ pub fn no_such_thread(tid: u32) -> bool {
 }
 
 /// Whether thread `tid` is proven not to have the file of that device and inode mapped. An error, a
-/// part of an answer or an empty one proves nothing, with one exception: a zombie has let go of its
-/// memory, and of its mutexes before that.
+/// part of an answer or an empty one proves nothing, with one exception: a thread without memory.
+///
+/// A list that is cut short because the thread ends meanwhile is whole enough: the kernel walks a
+/// thread's mutexes before it takes its memory away.
 pub fn does_not_map(tid: u32, dev: u64, ino: u64) -> bool {
-    let mut maps = String::new();
-    let read =
-        File::open(format!("/proc/{tid}/maps")).and_then(|mut f| f.read_to_string(&mut maps));
-    match read {
-        Ok(0) => is_zombie(tid),
-        Ok(_) => {
-            let device = format!("{:02x}:{:02x}", libc::major(dev as _), libc::minor(dev as _));
-            let inode = ino.to_string();
-            // address perms offset device inode path
-            !maps.lines().any(|line| {
-                let mut fields = line.split_ascii_whitespace().skip(3);
-                fields.next() == Some(&device) && fields.next() == Some(&inode)
-            })
-        }
-        Err(_) => false,
-    }
+    let mut maps = Vec::new();
+    let read = File::open(format!("/proc/{tid}/maps")).and_then(|mut f| f.read_to_end(&mut maps));
+    let absent = match read {
+        Ok(0) => has_no_memory(tid),
+        Ok(_) => !maps.split(|&byte| byte == b'\n').any(|line| shows(line, dev, ino)),
+        // What some kernels say instead of nothing.
+        Err(error) => error.raw_os_error() == Some(libc::ESRCH) && has_no_memory(tid),
+    };
+    // Mounts change: another namespace's /proc would have shown a stranger of the same number.
+    absent && is_our_proc().unwrap_or(false)
 }
 
-fn is_zombie(tid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
-    matches!(state, Some("Z" | "X"))
+/// Whether a line of maps names the file: address, permissions, offset, device, inode, and then a path
+/// of any bytes.
+fn shows(line: &[u8], dev: u64, ino: u64) -> bool {
+    let device = format!("{:02x}:{:02x}", libc::major(dev as _), libc::minor(dev as _));
+    let inode = ino.to_string();
+    let mut fields = line.split(|&byte| byte == b' ').skip(3);
+    fields.next() == Some(device.as_bytes()) && fields.next() == Some(inode.as_bytes())
+}
+
+/// Whether it is a zombie, which has let go of its memory, and of its mutexes before that; or a thread
+/// of the kernel's, which never had any. (The first of a process's threads is a zombie, too, if it ends
+/// before the others. It is gone then, whoever lives on.)
+fn has_no_memory(tid: u32) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let stat = fs::read(format!("/proc/{tid}/stat")).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    let mut fields = after_name(&stat).split_ascii_whitespace();
+    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
+    let flags = fields.nth(5).and_then(|field| field.parse::<u32>().ok());
+    is_zombie || flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 #[cfg(test)]
@@ -98,6 +121,27 @@ mod tests {
         // Nobody's TID: there is no answer, so there is no proof from the maps.
         assert!(!does_not_map(0x3fff_fff0, 1, 1));
         assert!(no_such_thread(0x3fff_fff0));
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_maps_nothing() {
+        let stat = fs::read_to_string("/proc/2/stat").unwrap_or_default();
+        if stat.starts_with("2 (kthreadd) ") {
+            assert!(does_not_map(2, 1, 1));
+        } else {
+            println!("not run: no thread of the kernel's is to be seen in this PID namespace");
+        }
+    }
+
+    #[test]
+    fn lines_of_maps_are_read_byte_by_byte() {
+        let line =
+            b"7f00-7f01 rw-s 00000000 00:1a 4711                  /dev/shm/caf\xe9 (deleted)";
+        let dev = libc::makedev(0, 0x1a);
+        assert!(shows(line, dev, 4711));
+        assert!(!shows(line, dev, 471));
+        assert!(!shows(line, libc::makedev(1, 0x1a), 4711));
+        assert!(!shows(b"", dev, 4711));
     }
 
     #[test]
