@@ -361,19 +361,3 @@ fn a_zombie_is_no_owner() {
     acquire(&lock);
     lock.release(false).unwrap();
 }
-
-#[test]
-fn a_stopped_committer_stalls_allocations_and_no_more() {
-    let segment = TempSegment::new("stalled");
-    let (manager, lock, _) = allocated(&segment);
-    let alive = peer(&segment);
-    let admin = support::ADMIN_AT + support::word_offset(segment.path());
-    support::patch(segment.path(), admin, &alive.child.id().to_ne_bytes());
-    let refusal = manager.retrieve(1500).unwrap_err();
-    assert_eq!(refusal.code, Code::Stalled);
-    assert!(refusal.message.contains(&alive.child.id().to_string()), "{refusal}");
-    acquire(&lock);
-    lock.release(false).unwrap();
-    support::patch(segment.path(), admin, &[0; 4]);
-    assert_eq!(manager.retrieve(1500).unwrap().id, 1500);
-}
