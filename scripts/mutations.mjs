@@ -16,6 +16,8 @@ const mutations = [
   ['turn never advanced', 'gate.rs', 'slot.turn.compare_exchange(seen, turn, Ordering::AcqRel, Ordering::Relaxed).is_ok()', 'turn == seen', 'waits', 'a_gate_whose_holder_does_not_run_is_passed_over'],
   ['no second look', 'gate.rs', 'if !unmoved {', 'if false {', 'waits', 'a_gate_whose_holder_moves_keeps_its_turn'],
   ['gate waits without slices', 'gate.rs', 'gate.lock_for(waiter.cut(slices.take())?)', 'gate.lock_for(waiter.cut(u64::MAX / 4)?)', 'waits', 'a_gate_whose_holder_does_not_run_is_passed_over'],
+  ['main waits without slices', 'gate.rs', 'const MAIN_SLICE_NS: u64 = 100 * NS_PER_MS;', 'const MAIN_SLICE_NS: u64 = 100_000 * NS_PER_MS;', 'waits', 'nobody_sleeps_on_a_lock_that_became_free_without_a_wake_up'],
+  ['a gate is slept at for good', 'gate.rs', 'gate.lock_for(waiter.cut(slices.take())?)', 'gate.lock_for(waiter.cut(u64::MAX / 8)?)', 'waits', 'nobody_sleeps_on_a_lock_that_became_free_without_a_wake_up'],
   ['a flock converted', 'open.rs', 'if let Some(segment) = registry.iter().find(|open| (open.dev, open.ino) == here) {', 'if let Some(segment) = registry.iter().find(|open| (open.dev, open.ino) == here) {\n        let _ = flock(&segment.file, true)?;', 'opening', 'opening_again_beside_others_keeps_the_flock'],
   ['no shared flock', 'open.rs', 'if !flock(&file, false)? || !still_there(path, here) {', 'if !still_there(path, here) {', 'opening', 'what_another_world_left_is_adopted_and_kept'],
   ['dirty never written', 'slot.rs', 'slot.dirty.store(mark, Ordering::Release);', '', 'processes', 'a_death_inside_is_told_until_it_is_repaired'],

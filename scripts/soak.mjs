@@ -1,6 +1,7 @@
 // The long versions of the tests: `npm run soak -- [NAME…] [--seconds N] [--kills N]`.
 // A soak is a program build/soak/NAME.soak.cjs. It takes the same options, prints its progress and a
-// final line, and exits non-zero if anything was wrong. They run one after the other.
+// final line, and exits non-zero if anything was wrong. They run one after the other. NODE_BINARY names
+// another node to run them with.
 import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -28,7 +29,7 @@ let failed = 0
 for (const name of positionals.length > 0 ? positionals : all) {
   console.log(`== ${name}`)
   const program = new URL(`${name}.soak.cjs`, folder).pathname
-  const { status } = spawnSync(process.execPath, [program, '--seconds', values.seconds, '--kills', values.kills], { stdio: 'inherit' })
+  const { status } = spawnSync(process.env.NODE_BINARY || process.execPath, [program, '--seconds', values.seconds, '--kills', values.kills], { stdio: 'inherit' })
   if (status !== 0) failed++
 }
 console.log(failed === 0 ? 'all soaks passed' : `${failed} soaks failed`)

@@ -213,3 +213,46 @@ fn a_committer_that_dies_leaves_an_unpublished_chunk() {
     child.hear_or_end();
     whole(5);
 }
+
+/// A wake-up that is lost (musl loses them in a kill) is a lock word that becomes free while somebody
+/// sleeps on it. So it is made free here under the sleepers, in every place where they can sleep.
+#[test]
+fn nobody_sleeps_on_a_lock_that_became_free_without_a_wake_up() {
+    let place = Place::new("lost-wake-up");
+    let path = place.segment.path();
+    let word = support::word_offset(path) + slot_at(0);
+    let [gate_a, gate_b] = GATES_AT.map(|gate| word + gate);
+    let taken = place.idle.child.id().to_ne_bytes();
+    // What serves, what is closed and stays so, and what is slept on.
+    let cases = [
+        ("main behind gate a", 0u32, vec![], word),
+        ("main behind gate b", 1, vec![], word),
+        ("main without a gate", 2, vec![gate_a, gate_b], word),
+        ("gate a", 0, vec![], gate_a),
+        ("gate b", 1, vec![], gate_b),
+    ];
+    for (name, turn, closed, slept_on) in cases {
+        for helper in [false, true] {
+            patch(path, slot_at(0) + TURN_AT, &turn.to_ne_bytes());
+            closed.iter().chain([&slept_on]).for_each(|&at| patch(path, at, &taken));
+            let lock = place.lock;
+            let waiter = std::thread::spawn(move || {
+                if helper {
+                    lock.wait_for_turn(&mut || true).ok().unwrap().open_gate();
+                } else {
+                    take(lock);
+                }
+            });
+            // The bit of those who sleep.
+            let sleeps = || u32::from_ne_bytes(read(path, slept_on)) >> 31 == 1;
+            until(name, sleeps);
+            let begun = std::time::Instant::now();
+            patch(path, slept_on, &[0; 4]);
+            until(name, || waiter.is_finished());
+            waiter.join().unwrap();
+            println!("{name}, helper {helper}: {} ms", begun.elapsed().as_millis());
+            closed.iter().for_each(|&at| patch(path, at, &[0; 4]));
+        }
+    }
+    place.take();
+}
