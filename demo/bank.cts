@@ -1,7 +1,7 @@
 // The main job: a bank whose workers are killed all the time, and whose books balance.
 import { fork, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
@@ -10,6 +10,9 @@ import { openManager } from 'robust-lock'
 import { Bank, Ledger, type Statistics } from './ledger.cjs'
 
 const BALANCE = 1_000
+
+/** How it ends: 1 is kept for books that do not balance. */
+const CANNOT_RUN = 2
 
 function count(least: number, most: number) {
   return (text: string): number => {
@@ -28,28 +31,43 @@ const options = new Command('demo')
   .option('--accounts <n>', 'how many accounts', count(2, 2_048), 16)
   .option('--kill-every <ms>', 'the mean time between two kills', count(1, 3_600_000), 100)
   .option('--no-lock', 'the same without locks, to see what they are for')
-  .exitOverride((end) => process.exit(end.exitCode === 0 ? 0 : 2))
+  .exitOverride((end) => process.exit(end.exitCode === 0 ? 0 : CANNOT_RUN))
   .parse()
   .opts<{ seconds: number; workers: number; accounts: number; killEvery: number; lock: boolean }>()
-
-const folder = mkdtempSync(join(tmpdir(), 'robust-lock-demo-'))
-const file = join(folder, 'bank')
-const segment = `/dev/shm/robust-lock-demo-${process.pid}`
-const manager = openManager({ path: segment, mode: 'create', capacity: 2_048 })
-Ledger.create(file, Array.from({ length: options.accounts }, () => manager.allocateLock().id), BALANCE, options.workers + 1)
-const ledger = new Ledger(file)
-const before = ledger.total()
 
 const workers: ChildProcess[] = []
 let kills = 0
 let closing = false
+/** Gives the terminal back. */
+let endLine = (): void => {}
+const segment = `/dev/shm/robust-lock-demo-${process.pid}`
+let folder: string | undefined
 
-function cleanUp(): void {
+// However it ends, short of SIGKILL, it leaves nothing behind.
+process.once('exit', () => {
   closing = true
+  endLine()
   for (const worker of workers) worker.kill('SIGKILL')
   rmSync(segment, { force: true })
-  rmSync(folder, { recursive: true, force: true })
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => process.exit(128 + constants.signals[signal]))
 }
+// Nobody reads it any more (`npm run demo | head`).
+process.stdout.once('error', () => process.exit(CANNOT_RUN))
+process.once('uncaughtException', (error) => {
+  endLine()
+  console.error(error)
+  process.exit(CANNOT_RUN)
+})
+
+folder = mkdtempSync(join(tmpdir(), 'robust-lock-demo-'))
+const file = join(folder, 'bank')
+const manager = openManager({ path: segment, mode: 'create', capacity: options.accounts })
+Ledger.create(file, Array.from({ length: options.accounts }, () => manager.allocateLock().id), BALANCE, options.workers + 1)
+const ledger = new Ledger(file)
+const before = ledger.total()
 
 function start(place: number): Promise<void> {
   const how = options.lock ? (place % 2 === 0 ? 'sync' : 'async') : 'none'
@@ -59,7 +77,8 @@ function start(place: number): Promise<void> {
     worker.once('message', () => resolve())
     worker.once('error', reject)
     worker.once('exit', (code, signal) => {
-      if (signal === 'SIGKILL' || closing) resolve()
+      // A Ctrl-C reaches the workers, too, and they may be faster.
+      if (signal === 'SIGKILL' || signal === 'SIGINT' || closing) resolve()
       else reject(new Error(`a worker ended by itself: ${signal ?? code}`))
     })
   })
@@ -107,9 +126,13 @@ function progress(): { show(seconds: number): void; stop(): void } {
   }
   const bar = new SingleBar({ format: '{bar} {value}/{total} s  {line}', hideCursor: true, barsize: 20 })
   bar.start(options.seconds, 0, { line: '' })
+  endLine = () => bar.stop()
   return {
     show: (seconds) => bar.update(Math.min(Math.floor(seconds), options.seconds), { line: line() }),
-    stop: () => bar.stop(),
+    stop() {
+      bar.stop()
+      endLine = () => {}
+    },
   }
 }
 
@@ -169,20 +192,4 @@ async function main(): Promise<number> {
   return after === before ? 0 : 1
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    cleanUp()
-    process.exit(130)
-  })
-}
-main().then(
-  (code) => {
-    cleanUp()
-    process.exitCode = code
-  },
-  (error: unknown) => {
-    cleanUp()
-    console.error(error)
-    process.exitCode = 1
-  },
-)
+void main().then((code) => (process.exitCode = code))
