@@ -77,6 +77,8 @@ test('openManager: arguments', () => {
 })
 
 test('openManager: the limits of what is allowed', () => {
+  throws(() => openManager({ path: join(folder, 'x'.repeat(256)) }), RANGE)
+  throws(() => openManager({ path: `/dev/shm/${'x/'.repeat(2_048)}x` }), RANGE)
   for (const name of ['x'.repeat(200), '...', '-', 'A.b_c-9']) assert.is(openManager({ name }).path, join(folder, name))
   assert.is(openManager({ name: unique(), capacity: 1 }).capacity, 1)
   assert.is(openManager({ name: unique(), capacity: 2 ** 20 }).capacity, 2 ** 20)
@@ -107,7 +109,7 @@ test('options of a wait, and the function of a section', async () => {
     [{ timeout: -1 }, RANGE],
     [{ timeout: -Infinity }, RANGE],
   ]
-  const signals: [unknown, string][] = [null, 5, 'signal', {}, new AbortController()].map((signal) => [{ signal }, TYPE])
+  const signals: [unknown, string][] = [null, 5, 'signal', {}, new AbortController(), { aborted: false }].map((signal) => [{ signal }, TYPE])
   for (const [options, code] of [...cases, ...signals]) {
     await rejects(locker.lock(wrong(options)), code)
     await rejects(locker.withLock(() => assert.unreachable(), wrong<LockOptions>(options)), code)

@@ -1,6 +1,6 @@
 // How the package is loaded, and how a segment is opened: by whom, with what, how often.
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
@@ -144,9 +144,12 @@ test('withLock and withLockSync give back what the function gives, and let go', 
 
 test('one process opens a segment twice: one state, two managers', async () => {
   const name = unique()
-  const [first, second] = [openManager({ name }), openManager({ path: join(folder, name) })]
+  // The way there may lead over a link; only the segment itself may be none.
+  const link = join(folder, unique())
+  symlinkSync(folder, link)
+  const [first, second] = [openManager({ name }), openManager({ path: join(link, name) })]
   assert.equal([first.created, second.created], [true, false])
-  assert.equal([first.path, second.path], [join(folder, name), join(folder, name)])
+  assert.equal([first.path, second.path], [join(folder, name), join(link, name)], 'each as it was opened')
   const one = first.allocateLock()
   assert.is(second.availableLocks(), 2047)
   const two = second.retrieveLock(one.id)

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { LockError } from './errors.cjs'
 import type { LockState } from './queue.cjs'
 
@@ -66,5 +67,5 @@ export class Guard {
 
 // No private method of the class: it would cost every guard a field.
 function released(guard: Guard): LockError {
-  return new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of lock ${guard.id} has been released already`)
+  return new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of lock ${guard.id} has been released already: unlock it once`)
 }

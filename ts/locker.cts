@@ -30,7 +30,8 @@ function checkTimeout(options: WaitOptions | undefined): number {
 function checkSignal(options: LockOptions | undefined): AbortSignal | undefined {
   const signal: unknown = options?.signal
   if (signal === undefined) return undefined
-  if (typeof signal !== 'object' || signal === null || !('aborted' in signal)) {
+  // By what it can do: one of another realm is no instance of this one's class.
+  if (typeof signal !== 'object' || signal === null || !('aborted' in signal) || typeof (signal as AbortSignal).addEventListener !== 'function') {
     throw invalidType('options.signal', 'an instance of AbortSignal', signal)
   }
   return signal as AbortSignal
@@ -75,7 +76,7 @@ export class Locker {
 
   #checkOpen(): void {
     if (this.#pool.closed) {
-      throw new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager that lock ${this.id} was got from is closed`)
+      throw new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager that lock ${this.id} was got from is closed: open it again`)
     }
   }
 
@@ -179,9 +180,9 @@ export class Locker {
     const state = this.#state
     if (state.isOwned && state.ownerLocker === this) return state.release()
     if (state.isOwned || state.segment.native.isHeld(state.segment.handle, this.id)) {
-      throw new LockError('ERR_ROBUST_LOCK_NOT_OWNER', `lock ${this.id} is held, but was not acquired through this Locker`)
+      throw new LockError('ERR_ROBUST_LOCK_NOT_OWNER', `lock ${this.id} is held, but was not acquired through this Locker: release it through its guard, or the Locker that has it`)
     }
-    throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `lock ${this.id} is not held`)
+    throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `lock ${this.id} is not held: lock it first, and unlock it once`)
   }
 
   /**

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { resolve } from 'node:path'
 import { LockError, checkInteger, checkOptions, invalidType, outOfRange } from './errors.cjs'
 import { Locker, type LockOptions, type Pool, type WaitOptions } from './locker.cjs'
@@ -68,7 +69,7 @@ export function openManager(options: OpenOptions): Manager {
   checkOptions(options)
   const { name, path, capacity, mode = 'open-or-create' } = options
   if ((name === undefined) === (path === undefined)) {
-    throw invalidType('options', 'given exactly one of the properties name and path', options)
+    throw invalidType('options', 'an object with exactly one of the properties name and path', options)
   }
   const validName = name === undefined ? undefined : checkName(name)
   const validPath = path === undefined ? '' : checkPath(path)
@@ -85,7 +86,7 @@ export function openManager(options: OpenOptions): Manager {
   if (handle < 0) throw lastError(native)
   const created = native.results[TOKEN] === 1
   warnIfAnyStale()
-  return new Manager(segmentOf(native, handle, file), created)
+  return new Manager(segmentOf(native, handle, file), file, created)
 }
 
 /** An open segment: a pool of locks. */
@@ -93,15 +94,15 @@ export class Manager {
   readonly #segment: Segment
   readonly #pool: Pool = { closed: false }
 
-  /** The segment's file. */
+  /** The segment's file, by the path that it was opened with. */
   readonly path: string
   /** Whether this call of `openManager` created it. */
   readonly created: boolean
 
   /** @internal */
-  constructor(segment: Segment, created: boolean) {
+  constructor(segment: Segment, path: string, created: boolean) {
     this.#segment = segment
-    this.path = segment.path
+    this.path = path
     this.created = created
   }
 
@@ -111,7 +112,7 @@ export class Manager {
   }
 
   #open(): Segment {
-    if (this.#pool.closed) throw new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager of ${this.path} is closed`)
+    if (this.#pool.closed) throw new LockError('ERR_ROBUST_LOCK_CLOSED', `the manager of ${this.path} is closed: open it again`)
     return this.#segment
   }
 

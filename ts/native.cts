@@ -71,15 +71,15 @@ export function refusal(native: Native, verdict: number | undefined, id: number)
     case OWN:
       return new LockError('ERR_ROBUST_LOCK_WOULD_DEADLOCK', `lock ${id} is held by this thread already: waiting for it would never end. Release it first, or use "await lock()" from another task`)
     case TIMED_OUT:
-      return new LockError('ERR_ROBUST_LOCK_TIMEOUT', `lock ${id} did not become free in time`)
+      return new LockError('ERR_ROBUST_LOCK_TIMEOUT', `lock ${id} did not become free in time: allow it more, or try again later`)
     case TOO_MANY_HELD:
       return new LockError('ERR_ROBUST_LOCK_TOO_MANY_HELD', `this thread holds 960 locks, the most that are safe if it dies; release some before it takes lock ${id}`)
     case NOT_HELD:
-      return new LockError('ERR_ROBUST_LOCK_NOT_HELD', `lock ${id} is not held`)
+      return new LockError('ERR_ROBUST_LOCK_NOT_HELD', `lock ${id} is not held: lock it first, and unlock it once`)
     case FORKED:
       return new LockError('ERR_ROBUST_LOCK_FORKED', 'this process was forked from one that had robust-lock loaded; exec first')
     case BROKEN:
-      return new LockError('ERR_ROBUST_LOCK_CORRUPT', `the mutex of lock ${id} is damaged; end all processes that use the segment and delete it`, { errno: native.results[ERRNO] })
+      return new LockError('ERR_ROBUST_LOCK_CORRUPT', `the mutex of lock ${id} is damaged; end all processes that use the segment and delete it`, { errno: native.results[ERRNO], syscall: 'pthread_mutex_lock' })
     default:
       return outOfRange('id', 'the id of a lock of this segment', id)
   }

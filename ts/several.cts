@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { LockError, invalidType } from './errors.cjs'
 import type { Guard } from './guard.cjs'
 import type { LockOptions, Locker, WaitOptions } from './locker.cjs'
@@ -51,7 +52,7 @@ export class MultiGuard {
   }
 
   #checkHeld(): void {
-    if (this.#released) throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of locks ${this.ids.join(', ')} has been released already`)
+    if (this.#released) throw new LockError('ERR_ROBUST_LOCK_NOT_HELD', `the guard of locks ${this.ids.join(', ')} has been released already: unlock it once`)
   }
 }
 

@@ -82,6 +82,7 @@ impl Error {
                 (Code::NoMemory, "the process is at a limit (memory, address space or open files)")
             }
             libc::ENOENT | libc::ENOTDIR => (Code::NotFound, "check the path"),
+            libc::ENAMETOOLONG => (Code::OutOfRange, "choose a shorter one"),
             libc::EEXIST => (Code::Exists, "open it without mode 'create'"),
             libc::EOPNOTSUPP | libc::EISDIR => (Code::NotTmpfs, "choose a folder on a tmpfs"),
             _ => (Code::Permission, "check who owns the path and what this process may do"),

@@ -224,31 +224,40 @@ pub fn validate(bytes: &[u8; HEADER_BYTES], size: u64, platform: &Platform) -> R
         if found == value {
             continue;
         }
-        let what = match mismatch {
-            Code::Corrupt => "is not a segment of this library".to_owned(),
-            _ => format!("was made by an incompatible build: its {name} differs"),
+        let (what, advice) = match mismatch {
+            Code::Corrupt => ("is not a segment of this library".to_owned(), "choose another path"),
+            _ => (
+                format!("was made by an incompatible build: its {name} differs"),
+                "give each build a segment of its own, or end all that use this one and delete it",
+            ),
         };
-        let message = format!("the file {what} ({name}: {}, here {})", show(found), show(&value));
+        let (found, here) = (show(found), show(&value));
+        let message = format!("the file {what} ({name}: {found}, here {here}); {advice}");
         return Err(Error::new(mismatch, message));
     }
     if size != FILE_BYTES {
-        let message = format!("the file has {size} bytes, a whole segment has {FILE_BYTES}");
+        let message =
+            format!("the file has {size} bytes, a whole segment has {FILE_BYTES}; {DELETE_IT}");
         return Err(Error::new(Code::Corrupt, message));
     }
     let capacity = read_u32(bytes, CAPACITY_AT);
     if capacity == 0 || capacity > MAX_LOCKS {
-        let message = format!("the header's capacity is {capacity}, not 1 to {MAX_LOCKS}");
+        let message =
+            format!("the header's capacity is {capacity}, not 1 to {MAX_LOCKS}; {DELETE_IT}");
         return Err(Error::new(Code::Corrupt, message));
     }
     let mut stamps = [0; STAMP_BYTES];
     stamps.copy_from_slice(&bytes[STAMPS_AT..STAMPS_AT + STAMP_BYTES]);
     let created_us = read_u64(bytes, CREATED_AT);
     if created_us > MAX_TOKEN {
-        let message = format!("the header's creation time is {created_us} µs: no such year");
+        let message =
+            format!("the header's creation time is {created_us} µs, after 2255; {DELETE_IT}");
         return Err(Error::new(Code::Corrupt, message));
     }
     Ok(Geometry { created_us, world: stamped_world(&stamps) })
 }
+
+const DELETE_IT: &str = "end all that use it and delete it";
 
 /// Tokens are handed out as JavaScript numbers: the largest safe integer, 2^53 - 1, is the year 2255.
 const MAX_TOKEN: u64 = (1 << 53) - 1;

@@ -77,7 +77,9 @@ impl Manager {
         self.segment.commit(id)?;
         loop {
             if !self.segment.ids().allocate_given(id) {
-                return Err(Error::new(Code::AlreadyAllocated, format!("lock {id} is allocated")));
+                let message =
+                    format!("lock {id} is allocated already: retrieve it, or free it first");
+                return Err(Error::new(Code::AlreadyAllocated, message));
             }
             if let Some(handle) = self.begin_generation(id)? {
                 return Ok(handle);
@@ -135,7 +137,8 @@ impl Manager {
                 return Ok(());
             }
         }
-        Err(Error::new(Code::NotAllocated, format!("lock {id} is not allocated")))
+        let message = format!("lock {id} is not allocated: free it once, or allocate it first");
+        Err(Error::new(Code::NotAllocated, message))
     }
 
     /// Frees every allocation, whoever uses it.

@@ -44,6 +44,9 @@ pub struct OpenOptions {
 /// to be somebody else's.
 const PATIENCE_NS: u64 = 1_000 * NS_PER_MS;
 
+/// How many segments a process can have: the place of one and an id fit into 32 bits together.
+const MOST_SEGMENTS: usize = 1 << (32 - MAX_LOCKS.trailing_zeros());
+
 /// Segments of this process, never given up: see [`Segment`].
 static REGISTRY: ProcessMutex<Vec<&'static Segment>> = ProcessMutex::new(Vec::new());
 
@@ -128,7 +131,7 @@ fn own_world() -> Result<World> {
         return Ok(world);
     }
     let message = "the kernel does not release the mutexes of dead threads here (an emulator or a \
-                   sandbox?); locks would not survive a kill";
+                   sandbox?), so locks would not survive a kill; run it without that";
     Err(Error::new(Code::NotRobust, message))
 }
 
@@ -143,14 +146,18 @@ fn attempt(
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if options.mode == Mode::Open {
-                return Err(Error::from_os(&error, "open", &format!("open {}", path.display())));
+                let mut refusal =
+                    Error::from_os(&error, "open", &format!("open {}", path.display()));
+                refusal.message.push_str(", or let it be created (mode 'open-or-create')");
+                return Err(refusal);
             }
             return create(options, world, registry);
         }
         Err(error) => return Err(cannot_open(path, &error)),
     };
     if options.mode == Mode::Create {
-        return Err(Error::new(Code::Exists, format!("{} exists already", path.display())));
+        let message = format!("{} exists already; open it without mode 'create'", path.display());
+        return Err(Error::new(Code::Exists, message));
     }
     let meta = file.metadata().map_err(|e| Error::from_os(&e, "fstat", "open the segment"))?;
     if meta.nlink() == 0 {
@@ -161,6 +168,7 @@ fn attempt(
         return Ok(Step::Done(segment, false));
     }
     check_file(path, &file, &meta)?;
+    check_room(registry.len())?;
     let geometry = read_header(path, &file)?;
     if geometry.world != *world {
         return adopt(path, &file, geometry.world, world);
@@ -175,6 +183,17 @@ fn attempt(
     Ok(Step::Done(register(registry, Segment::map(file, path, geometry.created_us)?), false))
 }
 
+fn check_room(open: usize) -> Result<()> {
+    if open < MOST_SEGMENTS {
+        return Ok(());
+    }
+    let message = format!(
+        "this process has opened {MOST_SEGMENTS} segments, and keeps each until it ends: use fewer, \
+         with more locks each"
+    );
+    Err(Error::new(Code::NoMemory, message))
+}
+
 fn register(registry: &mut Vec<&'static Segment>, segment: Segment) -> &'static Segment {
     let segment: &'static Segment = Box::leak(Box::new(segment));
     registry.push(segment);
@@ -186,11 +205,14 @@ fn cannot_open(path: &Path, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ELOOP) => {
             refusal.code = Code::Permission;
-            refusal.message = format!("{} is a symbolic link: a segment is not", path.display());
+            refusal.message = format!(
+                "{} is a symbolic link, which a segment is not; give the path that it leads to",
+                path.display()
+            );
         }
         Some(libc::EISDIR | libc::ENXIO) => {
             refusal.code = Code::Corrupt;
-            refusal.message = format!("{} is not a regular file", path.display());
+            refusal.message = not_regular(path);
         }
         _ => {}
     }
@@ -202,19 +224,25 @@ fn cannot_open(path: &Path, error: &io::Error) -> Error {
 fn check_file(path: &Path, file: &File, meta: &std::fs::Metadata) -> Result<()> {
     let shown = path.display();
     if !meta.is_file() {
-        return Err(Error::new(Code::Corrupt, format!("{shown} is not a regular file")));
+        return Err(Error::new(Code::Corrupt, not_regular(path)));
     }
     let refuse = |why: String| Err(Error::new(Code::Permission, format!("{shown} {why}")));
     let uid = file::effective_uid();
     if meta.uid() != uid {
-        return refuse(format!("belongs to user {}, this process is user {uid}", meta.uid()));
+        return refuse(format!(
+            "belongs to user {}, this process is user {uid}; choose another path",
+            meta.uid()
+        ));
     }
     if meta.mode() & 0o077 != 0 {
         let mode = meta.mode() & 0o7777;
         return refuse(format!("has mode {mode:04o}: others may use it; it must be 0600"));
     }
     if meta.nlink() != 1 {
-        return refuse(format!("has {} hard links, a segment has one", meta.nlink()));
+        return refuse(format!(
+            "has {} hard links, a segment has one; remove the others",
+            meta.nlink()
+        ));
     }
     if !file::on_tmpfs(file).map_err(|e| Error::from_os(&e, "fstatfs", "open the segment"))? {
         return Err(not_tmpfs(path));
@@ -222,9 +250,14 @@ fn check_file(path: &Path, file: &File, meta: &std::fs::Metadata) -> Result<()> 
     Ok(())
 }
 
+fn not_regular(path: &Path) -> String {
+    format!("{} is not a regular file, which a segment is; choose another path", path.display())
+}
+
 fn not_tmpfs(path: &Path) -> Error {
     let message = format!(
-        "{} is not on a tmpfs; on a disk, pages would be written back and survive a reboot",
+        "{} is not on a tmpfs (on a disk, pages would be written back and survive a reboot); choose \
+         a folder on one, such as /dev/shm",
         path.display()
     );
     Error::new(Code::NotTmpfs, message)
@@ -268,6 +301,7 @@ fn adopt(path: &Path, file: &File, foreign: World, world: &World) -> Result<Step
         0 => Obstacle::Changing,
         _ => Obstacle::Foreign,
     };
+    check_size_limit()?;
     let meta = file.metadata().map_err(|e| Error::from_os(&e, "fstat", "adopt the segment"))?;
     if !flock(file, true)? {
         return Ok(Step::Again(in_the_way));
@@ -308,6 +342,18 @@ fn renew_mutexes(file: &File) -> io::Result<()> {
     file.write_all_at(image, ADMIN_AT as u64)
 }
 
+/// Looked at before the file is written to beyond the limit: the kernel would raise SIGXFSZ.
+fn check_size_limit() -> Result<()> {
+    if file::size_limit() >= FILE_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the limit on file sizes (ulimit -f) is below the {FILE_BYTES} bytes of a segment, which \
+         are sparse: raise it"
+    );
+    Err(Error::new(Code::NoSpace, message))
+}
+
 /// Makes a segment without a name, and links it when it is whole: nobody ever sees half of one.
 fn create(
     options: &OpenOptions,
@@ -326,17 +372,12 @@ fn create(
         let message = format!("inUse names lock {id}, beyond the capacity of {capacity}");
         return Err(Error::new(Code::OutOfRange, message));
     }
+    check_room(registry.len())?;
     let file = file::open_unnamed(folder, 0o600).map_err(cannot("open"))?;
     if !file::on_tmpfs(&file).map_err(cannot("fstatfs"))? {
         return Err(not_tmpfs(path));
     }
-    if file::size_limit() < FILE_BYTES {
-        let message = format!(
-            "the limit on file sizes (ulimit -f) is below the {FILE_BYTES} bytes of a segment, \
-             which are sparse"
-        );
-        return Err(Error::new(Code::NoSpace, message));
-    }
+    check_size_limit()?;
     // Whatever the umask has taken away from it.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     file.set_permissions(mode).map_err(cannot("fchmod"))?;
@@ -363,4 +404,17 @@ fn create(
     }
     segment.discard();
     linked.map(|_| Step::Again(Obstacle::Changing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_and_an_id_fit_into_32_bits() {
+        assert!(check_room(MOST_SEGMENTS - 1).is_ok());
+        assert_eq!(check_room(MOST_SEGMENTS).unwrap_err().code, Code::NoMemory);
+        let last = (MOST_SEGMENTS as u64 - 1) * u64::from(MAX_LOCKS) + u64::from(MAX_LOCKS) - 1;
+        assert_eq!(last, u64::from(u32::MAX));
+    }
 }

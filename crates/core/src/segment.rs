@@ -191,7 +191,10 @@ impl Segment {
                 // there is no way to get here, and no way to go on.
                 Lock::Own => return Err(Error::new(Code::Stalled, "the admin mutex is our own")),
                 Lock::Broken(errno) => {
-                    let mut refusal = Error::new(Code::Corrupt, "the admin mutex is damaged");
+                    let mut refusal = Error::new(
+                        Code::Corrupt,
+                        "the segment's admin mutex is damaged: end all that use it and delete it",
+                    );
                     refusal.os = Some((errno, "pthread_mutex_timedlock"));
                     return Err(refusal);
                 }

@@ -36,7 +36,7 @@ fn child_entry() {
             }
             "limit" => {
                 let limit = nix::sys::resource::Resource::RLIMIT_FSIZE;
-                nix::sys::resource::setrlimit(limit, 1 << 20, 1 << 20).unwrap();
+                nix::sys::resource::setrlimit(limit, 1 << 16, 1 << 16).unwrap();
                 Manager::open(&options(&path)).err().unwrap().code.as_str().to_owned()
             }
             "unlisted" => {
@@ -262,6 +262,21 @@ fn a_limit_on_file_sizes_is_no_space() {
     let answer = Peer::new().ask(&format!("limit {}", segment.path().display()));
     assert_eq!(answer, Code::NoSpace.as_str());
     assert!(!segment.path().exists());
+    // Nor does one that would have to be adopted raise SIGXFSZ.
+    let left = made_by_a_child("limit-adopt");
+    patch(left.path(), STAMPS_AT, &[7; 32]);
+    let answer = Peer::new().ask(&format!("limit {}", left.path().display()));
+    assert_eq!(answer, Code::NoSpace.as_str());
+    assert_eq!(read::<32>(left.path(), STAMPS_AT), [7; 32], "it is as it was");
+    assert_eq!(left.manager().available(), 2047);
+}
+
+#[test]
+fn a_path_that_is_too_long_is_out_of_range() {
+    let segment = TempSegment::new(&"x".repeat(256));
+    for mode in [Mode::OpenOrCreate, Mode::Open, Mode::Create] {
+        assert_eq!(refused(segment.path(), mode).code, Code::OutOfRange);
+    }
 }
 
 #[test]

@@ -78,9 +78,6 @@ pub fn open(
         segments.push(manager);
         segments.len() - 1
     });
-    if handle as u32 > u32::MAX / core::MAX_LOCKS {
-        return Err(napi::Error::from_reason("this thread has opened 4096 segments"));
-    }
     Ok(handle as i32)
 }
 
