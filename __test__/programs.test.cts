@@ -1,8 +1,10 @@
 // The demo and the examples, as a user runs them.
-import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
+import { afterScript, allows } from './fixtures/namespace.cjs'
 import { folder, suite } from './fixtures/suite.cjs'
 import { within } from './fixtures/within.cjs'
 
@@ -14,11 +16,20 @@ interface Ended {
   output: string
 }
 
-async function run(program: string, ...args: string[]): Promise<Ended> {
-  const child = spawn(process.execPath, [join(root, program), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+/** Where programs put their files: nothing may be left there. */
+const temporary = join(folder, 'tmp')
+mkdirSync(temporary)
+
+/** `during`: what happens to it once it has said something. */
+async function run(program: string, args: string[] = [], during?: (child: ChildProcess) => void): Promise<Ended> {
+  const env = { ...process.env, TMPDIR: temporary }
+  const child = spawn(process.execPath, [join(root, program), ...args], { stdio: ['ignore', 'pipe', 'pipe'], env })
   let output = ''
+  if (during !== undefined) child.stdout.once('data', () => during(child))
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (part: string) => (output += part))
   const code = await within(new Promise<number | null>((resolve) => child.once('close', resolve)), program)
+  assert.equal(readdirSync(temporary), [])
+  assert.is(existsSync(`/dev/shm/robust-lock-demo-${child.pid}`), false)
   return { code, output }
 }
 
@@ -27,7 +38,7 @@ function figure(output: string, row: string): number {
 }
 
 test('the demo: workers are killed, and the books balance', async () => {
-  const { code, output } = await run('build/demo/bank.cjs', '--seconds', '4', '--kill-every', '50')
+  const { code, output } = await run('build/demo/bank.cjs', ['--seconds', '4', '--kill-every', '50'])
   assert.is(code, 0, output)
   assert.match(output, /^ {2}1 s {2}\d+ transfers/m, 'plain lines where there is no terminal')
   assert.ok(figure(output, 'transfers') > 100)
@@ -37,18 +48,42 @@ test('the demo: workers are killed, and the books balance', async () => {
 })
 
 test('the demo without locks shows what they are for', async () => {
-  const { code, output } = await run('build/demo/bank.cjs', '--seconds', '2', '--no-lock')
+  const { code, output } = await run('build/demo/bank.cjs', ['--seconds', '2', '--no-lock'])
   assert.is(code, 1, output)
   assert.match(output, /WRONG by/)
 })
 
 test('the demo refuses what it cannot do', async () => {
   for (const args of [['--workers', '0'], ['--seconds', 'x'], ['--accounts', '1'], ['--kill-every', '-1'], ['--unknown']]) {
-    const { code, output } = await run('build/demo/bank.cjs', ...args)
+    const { code, output } = await run('build/demo/bank.cjs', args)
     assert.is(code, 2, output)
     assert.match(output, /error: /)
   }
-  assert.is((await run('build/demo/bank.cjs', '--help')).code, 0)
+  assert.is((await run('build/demo/bank.cjs', ['--help'])).code, 0)
+})
+
+test('the demo leaves nothing behind when it is stopped, or nobody reads it', async () => {
+  const stopped = (signal: NodeJS.Signals) => run('build/demo/bank.cjs', ['--seconds', '600'], (child) => child.kill(signal))
+  assert.is((await stopped('SIGINT')).code, 130)
+  assert.is((await stopped('SIGTERM')).code, 143)
+  const { code } = await run('build/demo/bank.cjs', ['--seconds', '600'], ({ stdout }) => stdout?.destroy())
+  assert.is(code, 2)
+})
+
+test('the demo that cannot run says so, and leaves nothing behind', async () => {
+  // The worst of its places: the segment's folder is full.
+  const wrapper = afterScript('mount -t tmpfs -o size=64k none /dev/shm')
+  if (!allows(wrapper, 'the demo without room')) return
+  const own = mkdtempSync(join(tmpdir(), 'robust-lock-programs-'))
+  try {
+    const [command = '', ...args] = [...wrapper, process.execPath, join(root, 'build/demo/bank.cjs')]
+    const ran = spawnSync(command, args, { encoding: 'utf8', env: { ...process.env, TMPDIR: own } })
+    assert.is(ran.status, 2)
+    assert.match(ran.stderr, 'ERR_ROBUST_LOCK_NO_SPACE')
+    assert.equal(readdirSync(own), [])
+  } finally {
+    rmSync(own, { recursive: true, force: true })
+  }
 })
 
 for (const [example, said] of [
@@ -73,7 +108,7 @@ test("the README's example is the one in examples/", () => {
 })
 
 test('nothing is left but the segments that keep their names', () => {
-  const kept = readdirSync(folder).filter((name) => !['robust-lock-example', 'example-single-instance'].includes(name))
+  const kept = readdirSync(folder).filter((name) => !['robust-lock-example', 'example-single-instance', 'tmp'].includes(name))
   assert.equal(kept, [])
 })
 
