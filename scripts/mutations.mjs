@@ -21,7 +21,7 @@ const mutations = [
   ['a flock converted', 'open.rs', 'if let Some(segment) = registry.iter().find(|open| (open.dev, open.ino) == here) {', 'if let Some(segment) = registry.iter().find(|open| (open.dev, open.ino) == here) {\n        let _ = flock(&segment.file, true)?;', 'opening', 'opening_again_beside_others_keeps_the_flock'],
   ['no shared flock', 'open.rs', 'if !flock(&file, false)? || !still_there(path, here) {', 'if !still_there(path, here) {', 'opening', 'what_another_world_left_is_adopted_and_kept'],
   ['dirty never written', 'slot.rs', 'slot.dirty.store(mark, Ordering::Release);', '', 'processes', 'a_death_inside_is_told_until_it_is_repaired'],
-  ['dirty written before acquiring', 'slot.rs', 'self.entered(self.slot.main.try_lock())', '{ self.slot.dirty.store(DIRTY | self.slot.generation.load(Ordering::Relaxed), Ordering::Release); self.entered(self.slot.main.try_lock()) }', 'model', 'it_does_what_the_model_does'],
+  ['dirty written before acquiring', 'slot.rs', 'match self.slot.main.try_lock() {', '{ self.slot.dirty.store(DIRTY | self.slot.generation.load(Ordering::Relaxed), Ordering::Release); } match self.slot.main.try_lock() {', 'model', 'it_does_what_the_model_does'],
   ['dirty not cleared', 'slot.rs', 'self.slot.dirty.store(0, Ordering::Release);', '', 'processes', 'a_death_outside_the_section_is_no_alarm'],
   ['dirty cleared without a repair', 'slot.rs', 'if !keep_dirty {', 'if true {', 'processes', 'a_death_inside_is_told_until_it_is_repaired'],
   ['dirty without a generation', 'slot.rs', 'let mark = DIRTY | slot.generation.load(Ordering::Relaxed);', 'let mark = DIRTY;', 'processes', 'a_reallocated_id_starts_clean'],
@@ -32,7 +32,7 @@ const mutations = [
   ['recovery without proof', 'recover.rs', 'proc::does_not_map(tid, segment.dev, segment.ino)', 'true', 'processes', 'a_lost_owner_is_healed_and_a_live_one_is_not'],
   ['held slots handed out', 'manager.rs', '.map(|slot| slot.main.owner() == 0)', '.map(|_| true)', 'processes', 'a_freed_lock_that_is_held_is_not_handed_out'],
   ['stale handles free', 'manager.rs', 'if generation.is_some_and(|then| then != now) {', 'if false {', 'model', 'it_does_what_the_model_does'],
-  ['no cap on held locks', 'slot.rs', 'if HELD.get() >= MAX_HELD', 'if HELD.get() >= u32::MAX', 'processes', 'a_thread_holds_960_locks_and_its_death_frees_them_all'],
+  ['no cap on held locks', 'slot.rs', 'if self.held.get() >= MAX_HELD', 'if self.held.get() >= u32::MAX', 'processes', 'a_thread_holds_960_locks_and_its_death_frees_them_all'],
   ['a forked copy goes on', 'sys/mutex.rs', 'FORKED.load(Ordering::Relaxed)', 'false', 'processes', 'a_forked_copy_is_refused_and_its_parent_holds_on'],
   ['hints believed', 'idmap.rs', 'return self.read_all(capacity, usable);\n                    }', 'return Ok(Found::Full { unusable: 0 });\n                    }', 'idmap', 'it_is_a_set'],
 ]

@@ -10,19 +10,19 @@ export class Guard {
   readonly #state: LockState
 
   /** The lock's id. */
-  readonly id: number
+  declare readonly id: number
   /**
    * A holder died inside its critical section, and nobody has declared the data repaired since. Look
    * at what the lock protects before you use it.
    */
-  readonly ownerDied: boolean
+  declare readonly ownerDied: boolean
   /**
    * Fencing token: larger than that of every earlier acquisition of this id, also across reboots. Send
    * it along with a write to a place that remembers the largest one it has seen, and let that refuse
    * smaller ones. (It starts at the segment's creation time in microseconds: setting the clock back
    * before a segment is made anew, or more than a million acquisitions a second on average, break it.)
    */
-  readonly token: number
+  declare readonly token: number
 
   /** @internal */
   constructor(state: LockState, id: number, ownerDied: boolean, token: number) {

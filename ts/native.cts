@@ -2,11 +2,13 @@ import type * as Binding from './binding.cjs'
 import { LockError, outOfRange, type LockErrorCode } from './errors.cjs'
 import { loadModule } from './loader.cjs'
 
-/** What a call to the lock came to. The same numbers stand in crates/node/src/hot.rs. */
+/**
+ * What a call to the lock came to, unless all is well: then it is undefined. The same numbers stand in
+ * crates/node/src/hot.rs.
+ */
 export const BUSY = 0
-export const ACQUIRED = 1
+export const HANDED_OVER = 1
 export const OWNER_DIED = 2
-export const RELEASED = 3
 export const OWN = 4
 export const TIMED_OUT = 5
 export const TOO_MANY_HELD = 7
@@ -28,16 +30,16 @@ export interface Native extends Operations {
   readonly results: Float64Array
   // The hot ones take a key, `segment * 2 ** 20 + id`: each argument costs.
   /** One try. */
-  tryLock(key: number): number
+  tryLock(key: number): number | undefined
   /** One try that does not overtake those who wait at the gate. */
-  tryInTurn(key: number): number
-  /** Blocks the thread. Undefined: an exception is on its way. */
+  tryInTurn(key: number): number | undefined
+  /** Blocks the thread. */
   lockSync(key: number): number | undefined
   /** Blocks the thread, for so many ms at most. */
   lockSyncFor(key: number, timeout: number): number | undefined
-  unlock(key: number): number
+  unlock(key: number): number | undefined
   /** Bit 0: the data is not repaired. Bit 1: hand over inside this thread if nobody stands at the gate. */
-  unlockAs(key: number, flags: number): number
+  unlockAs(key: number, flags: number): number | undefined
   /** Called once: what a blocking wait calls between its slices, and what helpers call. */
   start(pause: () => void, wake: () => void): void
 }

@@ -2,10 +2,15 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { ACQUIRED, BUSY, OWN, OWNER_DIED, RELEASED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal } from './native.cjs'
+import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
+
+/** Whether a call has acquired the lock: all is well, or would be if its last owner had not died. */
+function isAcquired(verdict: number | undefined): boolean {
+  return verdict === undefined || verdict === OWNER_DIED
+}
 
 /** One pending `lock()`, in the queue of its lock. */
 export class Task {
@@ -96,7 +101,7 @@ export class LockState {
     if (this.isOwned) return undefined
     const { native } = this.segment
     const verdict = native.tryLock(this.#key)
-    if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+    if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
     if (this.#first !== undefined) this.#arm()
     if (verdict === BUSY || verdict === OWN) return undefined
     throw refusal(native, verdict, this.id)
@@ -106,7 +111,7 @@ export class LockState {
     const { native } = this.segment
     if (this.isOwned) throw refusal(native, OWN, this.id)
     const verdict = native.tryInTurn(this.#key)
-    if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+    if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
     if (verdict !== BUSY) throw refusal(native, verdict, this.id)
     return this.#block(locker, timeout)
   }
@@ -116,7 +121,7 @@ export class LockState {
     // The native call stands this thread's helper down, and sends it again if it ends without the lock.
     try {
       const verdict = timeout === Infinity ? native.lockSync(this.#key) : native.lockSyncFor(this.#key, timeout)
-      if (verdict === ACQUIRED || verdict === OWNER_DIED) return this.#enter(locker, verdict)
+      if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
       throw refusal(native, verdict, this.id)
     } finally {
       // Once more from here, where it is noticed if no thread can be had. (The end of a vm's time comes
@@ -133,25 +138,29 @@ export class LockState {
     if (!this.isOwned && this.#first === undefined) {
       const { native } = this.segment
       const verdict = timeout === 0 ? native.tryLock(this.#key) : native.tryInTurn(this.#key)
-      if (verdict === ACQUIRED || verdict === OWNER_DIED) return Promise.resolve(this.#enter(locker, verdict))
+      if (isAcquired(verdict)) return Promise.resolve(this.#enter(locker, verdict !== undefined))
       if (verdict !== BUSY && verdict !== OWN) return Promise.reject(refusal(native, verdict, this.id))
     }
+    return this.#wait(locker, signal, timeout)
+  }
+
+  #wait(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
     if (timeout === 0) return Promise.reject(refusal(this.segment.native, TIMED_OUT, this.id))
     return new Promise((resolve, reject) => {
       this.#append(new Task(this, locker, resolve, reject, signal, timeout))
     })
   }
 
-  #enter(locker: Locker, verdict: number): Guard {
+  #enter(locker: Locker, ownerDied: boolean): Guard {
     if (this.#armed) this.#standDown()
-    const token = this.segment.native.results[TOKEN] as number
-    const ownerDied = verdict === OWNER_DIED
-    // Numbers and old objects: a new object, kept here, would cost a write barrier and a mark for the
-    // garbage collector at each acquisition.
-    this.token = token
-    this.unrepaired = ownerDied
+    const guard = new Guard(this, this.id, ownerDied, this.segment.native.results[TOKEN] as number)
+    // Not the guard itself: a new object in an old one costs a write barrier and a mark for the garbage
+    // collector. And read from the guard: so the compiler knows what it is, and that `Promise.resolve`
+    // need not look for a `then`.
+    this.token = guard.token
+    this.unrepaired = guard.ownerDied
     if (this.ownerLocker !== locker) this.ownerLocker = locker
-    return new Guard(this, this.id, ownerDied, token)
+    return guard
   }
 
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
@@ -159,20 +168,20 @@ export class LockState {
     const { native } = this.segment
     const flags = (this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2)
     const verdict = flags === 0 ? native.unlock(this.#key) : native.unlockAs(this.#key, flags)
-    if (verdict === ACQUIRED || verdict === OWNER_DIED) {
-      this.#grant(verdict)
+    if (verdict === HANDED_OVER || verdict === OWNER_DIED) {
+      this.#grant(verdict === OWNER_DIED)
       return
     }
-    if (verdict !== RELEASED) throw refusal(native, verdict, this.id)
+    if (verdict !== undefined) throw refusal(native, verdict, this.id)
     this.token = 0
     if (this.#first !== undefined) this.#arm()
   }
 
   /** Gives the lock, which this thread owns, to the first task. */
-  #grant(verdict: number): void {
+  #grant(ownerDied: boolean): void {
     const task = this.#first as Task
     this.#remove(task)
-    task.resolve(this.#enter(task.locker, verdict))
+    task.resolve(this.#enter(task.locker, ownerDied))
   }
 
   #append(task: Task): void {
@@ -218,8 +227,8 @@ export class LockState {
   #tryForFirst(): boolean {
     const { native } = this.segment
     const verdict = native.tryLock(this.#key)
-    if (verdict === ACQUIRED || verdict === OWNER_DIED) {
-      this.#grant(verdict)
+    if (isAcquired(verdict)) {
+      this.#grant(verdict !== undefined)
       return true
     }
     if (verdict === BUSY || verdict === OWN) return false

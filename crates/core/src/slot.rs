@@ -31,10 +31,36 @@ use crate::sys::mutex::{self, Lock as MutexLock, gettid};
 /// library in the same thread, and for the gates and the admin mutex.
 pub const MAX_HELD: u32 = 960;
 
+/// What a lock needs to know of the calling thread, in one place: a shared library's look for a
+/// thread-local is a call, so an operation makes one.
+struct Thread {
+    /// 0 before the first question.
+    tid: Cell<u32>,
+    held: Cell<u32>,
+    /// The last acquisition: of which slot, with which token, and when (coarse).
+    last: Cell<(usize, u64, u64)>,
+}
+
 thread_local! {
-    static HELD: Cell<u32> = const { Cell::new(0) };
-    /// This thread's last acquisition: of which slot, with which token, and when (coarse).
-    static LAST: Cell<(usize, u64, u64)> = const { Cell::new((0, 0, 0)) };
+    static THREAD: Thread =
+        const { Thread { tid: Cell::new(0), held: Cell::new(0), last: Cell::new((0, 0, 0)) } };
+}
+
+impl Thread {
+    fn tid(&self) -> u32 {
+        if self.tid.get() == 0 {
+            self.tid.set(gettid());
+        }
+        self.tid.get()
+    }
+
+    /// Whether it may take one more.
+    fn check(&self) -> Result<(), Refusal> {
+        if mutex::forked() {
+            return Err(Refusal::Forked);
+        }
+        if self.held.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
+    }
 }
 
 /// From which time of holding on a thread that comes straight back lets the others pass, and for how
@@ -80,43 +106,37 @@ impl Lock {
         Self { segment, slot }
     }
 
-    fn check() -> Result<(), Refusal> {
-        if mutex::forked() {
-            return Err(Refusal::Forked);
-        }
-        if HELD.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
-    }
-
     /// One try, whoever else waits; heals the mutex of an owner that is gone.
     pub fn try_acquire(&self) -> Result<Acquired, Refusal> {
-        Self::check()?;
-        self.try_main().or_else(|refusal| match refusal {
-            Refusal::Busy => self.try_again(),
-            _ => Err(refusal),
+        THREAD.with(|thread| {
+            thread.check()?;
+            self.try_main(thread).or_else(|refusal| match refusal {
+                Refusal::Busy => self.try_again(thread),
+                _ => Err(refusal),
+            })
         })
     }
 
     #[cold]
-    fn try_again(&self) -> Result<Acquired, Refusal> {
+    fn try_again(&self, thread: &Thread) -> Result<Acquired, Refusal> {
         if recover(self.segment, &self.slot.main, Effort::Sparing) {
-            return self.try_main();
+            return self.try_main(thread);
         }
         Err(Refusal::Busy)
     }
 
     /// One try that does not overtake those who stand at the gate.
     pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
-        Self::check()?;
-        if gate::is_open(self.slot) { self.try_main() } else { Err(Refusal::Busy) }
+        THREAD.with(|thread| {
+            thread.check()?;
+            if gate::is_open(self.slot) { self.try_main(thread) } else { Err(Refusal::Busy) }
+        })
     }
 
-    fn try_main(&self) -> Result<Acquired, Refusal> {
-        self.entered(self.slot.main.try_lock())
-    }
-
-    pub(crate) fn entered(&self, lock: MutexLock) -> Result<Acquired, Refusal> {
-        match lock {
-            MutexLock::Got { owner_died } => Ok(self.enter(owner_died)),
+    #[inline]
+    fn try_main(&self, thread: &Thread) -> Result<Acquired, Refusal> {
+        match self.slot.main.try_lock() {
+            MutexLock::Got { owner_died } => Ok(self.enter(thread, owner_died)),
             MutexLock::Busy => Err(Refusal::Busy),
             MutexLock::Own => Err(Refusal::Own),
             MutexLock::Broken(errno) => Err(Refusal::Broken(errno)),
@@ -141,7 +161,7 @@ impl Lock {
         match waited {
             Ok(won) => {
                 // Told first, so that a death from here on counts.
-                let acquired = self.enter(won.owner_died);
+                let acquired = THREAD.with(|thread| self.enter(thread, won.owner_died));
                 won.open_gate();
                 Ok(acquired)
             }
@@ -157,7 +177,7 @@ impl Lock {
     /// find the gate just opened, by the next holder, and take it from the thread that was woken for
     /// it. With long holds that thread then waits for whole turns more; so the gate is left to it.
     fn let_pass(&self) {
-        let (slot, token, since) = LAST.get();
+        let (slot, token, since) = THREAD.with(|thread| thread.last.get());
         let mine = slot == ptr::from_ref(self.slot).addr();
         if mine && self.slot.token.load(Ordering::Relaxed) == token + 1 {
             let next_since = self.slot.since.load(Ordering::Relaxed);
@@ -182,19 +202,20 @@ impl Lock {
     }
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
-    fn enter(&self, owner_died: bool) -> Acquired {
-        HELD.set(HELD.get() + 1);
+    #[inline]
+    fn enter(&self, thread: &Thread, owner_died: bool) -> Acquired {
+        thread.held.set(thread.held.get() + 1);
         let slot = self.slot;
         let acquired = self.inside();
         if owner_died && acquired.owner_died {
             slot.deaths.store(slot.deaths.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
-        slot.owner_tid.store(gettid(), Ordering::Relaxed);
+        slot.owner_tid.store(thread.tid(), Ordering::Relaxed);
         slot.owner_start.store(self.segment.own_start, Ordering::Relaxed);
         let since = clock::coarse_ns();
         slot.since.store(since, Ordering::Relaxed);
-        LAST.set((ptr::from_ref(slot).addr(), acquired.token, since));
+        thread.last.set((ptr::from_ref(slot).addr(), acquired.token, since));
         acquired
     }
 
@@ -218,16 +239,18 @@ impl Lock {
 
     /// Releases the lock; complete when it returns.
     pub fn release(&self, keep_dirty: bool) -> Result<(), Refusal> {
-        self.check_mine()?;
-        self.leave(keep_dirty);
-        self.slot.main.unlock();
-        HELD.set(HELD.get() - 1);
-        Ok(())
+        THREAD.with(|thread| {
+            self.check_mine(thread)?;
+            self.leave(keep_dirty);
+            self.slot.main.unlock();
+            thread.held.set(thread.held.get() - 1);
+            Ok(())
+        })
     }
 
     /// Passes the lock on inside this thread, if nobody stands at the gate; the mutex stays locked.
     pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
-        self.check_mine()?;
+        THREAD.with(|thread| self.check_mine(thread))?;
         if !gate::is_open(self.slot) {
             return Err(Refusal::Busy);
         }
@@ -238,11 +261,11 @@ impl Lock {
     }
 
     /// Before anything is written: the error-checking unlock would say no too late.
-    fn check_mine(&self) -> Result<(), Refusal> {
+    fn check_mine(&self, thread: &Thread) -> Result<(), Refusal> {
         if mutex::forked() {
             return Err(Refusal::Forked);
         }
-        if self.slot.main.owner() == gettid() { Ok(()) } else { Err(Refusal::NotHeld) }
+        if self.slot.main.owner() == thread.tid() { Ok(()) } else { Err(Refusal::NotHeld) }
     }
 
     /// Whether a wait in this process has seen that the segment's file is deleted.

@@ -11,12 +11,13 @@ use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
 use crate::{Answer, EnvState, check};
 
-/// What JS is told. The same numbers stand in ts/native.cts.
+/// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
+/// much as the look-up of a lock. The same numbers stand in ts/native.cts.
 pub(crate) mod verdict {
     pub const BUSY: u32 = 0;
-    pub const ACQUIRED: u32 = 1;
+    /// Of `unlockAs` alone: handed over inside the thread.
+    pub const HANDED_OVER: u32 = 1;
     pub const OWNER_DIED: u32 = 2;
-    pub const RELEASED: u32 = 3;
     pub const OWN: u32 = 4;
     pub const TIMED_OUT: u32 = 5;
     pub const STOPPED: u32 = 6;
@@ -45,13 +46,14 @@ pub(crate) fn refused(state: &EnvState, refusal: Refusal) -> u32 {
     }
 }
 
-fn tell(state: &EnvState, outcome: Result<Acquired, Refusal>) -> u32 {
+/// `None` if all is well.
+fn tell(state: &EnvState, outcome: Result<Acquired, Refusal>) -> Option<u32> {
     match outcome {
         Ok(Acquired { owner_died, token }) => {
             state.answer(Answer::Token, token as f64);
-            if owner_died { verdict::OWNER_DIED } else { verdict::ACQUIRED }
+            owner_died.then_some(verdict::OWNER_DIED)
         }
-        Err(refusal) => refused(state, refusal),
+        Err(refusal) => Some(refused(state, refusal)),
     }
 }
 
@@ -96,22 +98,18 @@ fn with_lock(
     env: sys::napi_env,
     info: sys::napi_callback_info,
     arguments: usize,
-    run: impl FnOnce(&EnvState, Lock, u32, sys::napi_value) -> u32,
+    run: impl FnOnce(&EnvState, Lock, u32, sys::napi_value) -> Option<u32>,
 ) -> sys::napi_value {
     let Some(Call { state, args: [key, second] }) = Call::new(env, info, arguments) else {
-        return ptr::null_mut();
+        return number(env, verdict::NO_SUCH_LOCK);
     };
     let key = uint(env, key);
     let (segment, id) = place_of(key);
     let Some(lock) = state.lock(segment, id) else {
         return number(env, verdict::NO_SUCH_LOCK);
     };
-    let verdict = run(state, lock, key, second);
-    if verdict == verdict::STOPPED {
-        // The environment ends, or an exception is on its way: no value can be made any more.
-        return ptr::null_mut();
-    }
-    number(env, verdict)
+    // The null pointer is undefined.
+    run(state, lock, key, second).map_or(ptr::null_mut(), |verdict| number(env, verdict))
 }
 
 fn uint(env: sys::napi_env, value: sys::napi_value) -> u32 {
@@ -123,7 +121,7 @@ fn uint(env: sys::napi_env, value: sys::napi_value) -> u32 {
 
 fn number(env: sys::napi_env, value: u32) -> sys::napi_value {
     let mut result = ptr::null_mut();
-    // SAFETY: a live environment; on failure the null pointer means undefined.
+    // SAFETY: a live environment. It cannot fail then, not even with an exception on its way.
     unsafe { sys::napi_create_uint32(env, value, &mut result) };
     result
 }
@@ -173,7 +171,7 @@ fn block(
     lock: Lock,
     key: u32,
     timeout_ms: Option<f64>,
-) -> u32 {
+) -> Option<u32> {
     let waiter = state.waiters.borrow().get(&place_of(key)).cloned();
     let wanted = waiter.as_ref().is_some_and(|waiter| waiter.stand_down());
     let outcome = lock.acquire(timeout_ms, &mut || {
@@ -228,17 +226,14 @@ unsafe extern "C" fn unlock_as(
         let flags = uint(env, flags);
         let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
         if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
-            return tell(state, Ok(acquired));
+            return tell(state, Ok(acquired)).or(Some(verdict::HANDED_OVER));
         }
         release(state, &lock, keep_dirty)
     })
 }
 
-fn release(state: &EnvState, lock: &Lock, keep_dirty: bool) -> u32 {
-    match lock.release(keep_dirty) {
-        Ok(()) => verdict::RELEASED,
-        Err(refusal) => refused(state, refusal),
-    }
+fn release(state: &EnvState, lock: &Lock, keep_dirty: bool) -> Option<u32> {
+    lock.release(keep_dirty).err().map(|refusal| refused(state, refusal))
 }
 
 /// start(pause, wake): the two functions that this environment's waits call.
