@@ -1,0 +1,216 @@
+// A waiter that stands first at the gate is stopped: by SIGSTOP, by a freezer, one or two at two times.
+// Figures: the gap that the others see, their throughput and shares afterwards, and how many rounds it
+// takes until the one that is continued has its turn. And how long anybody waits beside long holds.
+// Measured and printed, never asserted; what fails is a stop after which nobody gets on. --only TEXT: the
+// cases with that text in their names.
+import { existsSync, mkdirSync, readFileSync, rmSync, rmdirSync, writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import Table from 'cli-table3'
+import { openManager } from 'robust-lock'
+import { owner } from '../__test__/fixtures/segment.cjs'
+import { contend, nowMs, quantile, sleep, start, type Contender, type Party, type Turns } from './fixtures/parties.cjs'
+
+const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, kills: { type: 'string' }, only: { type: 'string', default: '' } } })
+const path = `/dev/shm/robust-lock-soak-stopped-${process.pid}`
+process.once('exit', () => rmSync(path, { force: true }))
+process.once('SIGINT', () => process.exit(1))
+openManager({ path, mode: 'create', capacity: 1 }).allocateLock()
+
+const STOPPED_MS = 1_500
+/** A few rounds of 100 ms. */
+const STOPPED_LONG_MS = 5_000
+
+/** A way to stop a process, and to let it go on. */
+interface Brake {
+  name: string
+  stop(pid: number): void
+  isStopped(pid: number): boolean
+  goOn(pid: number): void
+}
+
+const status = (pid: number): string => readFileSync(`/proc/${pid}/status`, 'utf8')
+const sigstop: Brake = {
+  name: 'SIGSTOP',
+  stop: (pid) => void process.kill(pid, 'SIGSTOP'),
+  isStopped: (pid) => /^State:\s+T/m.test(status(pid)),
+  goOn: (pid) => void process.kill(pid, 'SIGCONT'),
+}
+
+/** A cgroup of our own under `root`, if this machine and user allow it. */
+function freezer(name: string, root: string, file: string, [freeze, thaw]: [string, string], frozen: [string, RegExp]): Brake | string {
+  const folder = `${root}/robust-lock-soak-${process.pid}`
+  try {
+    mkdirSync(folder)
+    process.once('exit', () => rmdirSync(folder))
+    if (!existsSync(`${folder}/${file}`)) return `${name}: no ${file} in ${root}`
+  } catch (error) {
+    return `${name}: ${(error as Error).message}`
+  }
+  return {
+    name,
+    stop: (pid) => {
+      writeFileSync(`${folder}/cgroup.procs`, String(pid))
+      writeFileSync(`${folder}/${file}`, freeze)
+    },
+    isStopped: () => frozen[1].test(readFileSync(`${folder}/${frozen[0]}`, 'utf8')),
+    goOn: (pid) => {
+      writeFileSync(`${folder}/${file}`, thaw)
+      writeFileSync(`${root}/cgroup.procs`, String(pid))
+    },
+  }
+}
+
+const v2 = existsSync('/sys/fs/cgroup/cgroup.controllers') ? '/sys/fs/cgroup' : '/sys/fs/cgroup/unified'
+const freezers = [
+  freezer('cgroup v1 freezer', '/sys/fs/cgroup/freezer', 'freezer.state', ['FROZEN', 'THAWED'], ['freezer.state', /FROZEN/]),
+  freezer('cgroup v2 freeze', v2, 'cgroup.freeze', ['1', '0'], ['cgroup.events', /frozen 1/]),
+]
+
+/** The process that a mutex's owner belongs to, and 0. */
+function pidOf(mutex: 'main' | 'gate a' | 'gate b'): number {
+  const tid = owner(path, 0, mutex)
+  try {
+    return tid === 0 ? 0 : Number(/^Tgid:\s+(\d+)/m.exec(status(tid))?.[1])
+  } catch {
+    return 0
+  }
+}
+
+/** Stops a party that stands at a gate and does not hold the lock; none of `but`. */
+async function stopFirst(parties: Party[], brake: Brake, but?: Party): Promise<Party> {
+  for (;;) {
+    await sleep(Math.random() * 5)
+    const pid = [pidOf('gate a'), pidOf('gate b')].find((pid) => pid !== 0 && pid !== but?.pid)
+    const party = parties.find((one) => one.pid === pid)
+    if (party === undefined) continue
+    brake.stop(party.pid)
+    while (!brake.isStopped(party.pid)) await sleep(0)
+    if ([pidOf('gate a'), pidOf('gate b')].includes(party.pid) && pidOf('main') !== party.pid) return party
+    brake.goOn(party.pid)
+  }
+}
+
+interface Episode {
+  stopped: number[]
+  from: number
+  to: number
+}
+
+interface Case {
+  hold: number
+  count: number
+  how: Contender['how']
+  brake: Brake
+  two: boolean
+}
+
+interface Outcome {
+  gap: number
+  throughput: number
+  /** The least share of the others, over the largest. */
+  evenness: number
+  rounds: number
+}
+
+const outcomes = new Map<string, Outcome[]>()
+const longestWaits = new Map<string, number[]>()
+let stuck = 0
+
+function judge(name: string, turns: Turns[], { stopped, from, to }: Episode): void {
+  const between = (at: Float64Array, a: number, b: number): number => at.filter((t) => t >= a && t < b).length
+  const others = turns.filter((_, i) => !stopped.includes(i))
+  const all = others.flatMap(({ at }) => [...at].filter((t) => t > from - 1_000 && t < to)).toSorted((a, b) => a - b)
+  const last = all.findLast((t) => t < from) ?? from
+  const after = [last, ...all.filter((t) => t >= from), to]
+  let [gap, gapEnd] = [0, from]
+  for (let i = 1; i < after.length; i++) {
+    const wide = (after[i] as number) - (after[i - 1] as number)
+    if (wide > gap) [gap, gapEnd] = [wide, after[i] as number]
+  }
+  if (after.length === 2) stuck++
+  const before = turns.reduce((n, { at }) => n + between(at, from - 1_000, from), 0)
+  const counts = others.map(({ at }) => between(at, gapEnd, to))
+  const rounds = stopped.map((i) => {
+    const turn = turns[i]?.at.find((t) => t > to) ?? Infinity
+    return others.reduce((n, { at }) => n + between(at, to, turn), 0) / others.length
+  })
+  const list = outcomes.get(name) ?? []
+  outcomes.set(name, list)
+  list.push({
+    gap,
+    throughput: (counts.reduce((a, b) => a + b, 0) / (to - gapEnd)) * (1_000 / before),
+    evenness: Math.min(...counts) / Math.max(...counts),
+    rounds: Math.max(...rounds),
+  })
+}
+
+async function run({ hold, count, how, brake, two }: Case): Promise<void> {
+  const name = `${count} × ${hold} ms, ${how === 'sync' ? 'lockSync' : 'lock()'}, ${brake.name}${two ? ', two' : ''}`
+  if (!name.includes(values.only)) return
+  const ms = hold < 100 ? STOPPED_MS : STOPPED_LONG_MS
+  const parties = await Promise.all(Array.from({ length: count }, () => start('process', { path, how, hold, pause: 0, late: 0 })))
+  const episodes: Episode[] = []
+  const turns = await contend(parties, 1 + 3 * (ms / 1_000 + 1.5 + (two ? 0.5 : 0)), async () => {
+    for (let i = 0; i < 3; i++) {
+      await sleep(1_000)
+      const victims = [await stopFirst(parties, brake)]
+      if (two) {
+        await sleep(500)
+        victims.push(await stopFirst(parties, brake, victims[0]))
+      }
+      const from = nowMs()
+      await sleep(ms)
+      const to = nowMs()
+      for (const { pid } of victims) brake.goOn(pid)
+      episodes.push({ stopped: victims.map((victim) => parties.indexOf(victim)), from, to })
+    }
+  })
+  for (const episode of episodes) judge(name, turns, episode)
+}
+
+/** Nobody is stopped: how many rounds anybody waits at most. */
+async function calm(how: Contender['how'] | 'mixed'): Promise<void> {
+  const [count, hold] = [8, 100]
+  const name = `${count} × ${hold} ms, ${how === 'sync' ? 'lockSync' : how === 'async' ? 'lock()' : 'mixed'}, calm`
+  if (!name.includes(values.only)) return
+  const kinds = Array.from({ length: count }, (_, i) => (how !== 'mixed' ? how : i % 2 === 0 ? 'sync' : 'async'))
+  const parties = await Promise.all(kinds.map((how) => start('process', { path, how, hold, pause: 0, late: 0 })))
+  const turns = await contend(parties, 12)
+  const rounds = turns.map(({ waits }) => quantile(waits, 1) / (count * hold))
+  longestWaits.set(name, [...(longestWaits.get(name) ?? []), Math.max(...rounds)])
+}
+
+function tell(): void {
+  const out = new Table({
+    head: ['stopped while first', 'stops', 'gap ms', 'longest', 'turns/s, × before', 'least/most', 'rounds to its turn', 'most'],
+    style: { head: [], border: [] },
+    colAligns: ['left', ...Array<'right'>(7).fill('right')],
+  })
+  for (const [name, all] of outcomes) {
+    const of = (what: keyof Outcome, share: number): string => quantile(all.map((one) => one[what]), share).toFixed(2)
+    out.push([name, all.length, of('gap', 0.5), of('gap', 1), of('throughput', 0.5), of('evenness', 0.5), of('rounds', 0.5), of('rounds', 1)])
+  }
+  console.log(out.toString())
+  for (const [name, rounds] of longestWaits) console.log(`${name}: nobody waits longer than ${Math.max(...rounds).toFixed(2)} rounds`)
+}
+
+async function main(): Promise<void> {
+  const brakes = [sigstop, ...freezers.filter((brake) => typeof brake !== 'string')]
+  for (const why of freezers.filter((brake) => typeof brake === 'string')) console.log(`not run: ${why}`)
+  const cases: Case[] = []
+  for (const how of ['sync', 'async'] as const) {
+    for (const [count, hold] of [[4, 0.02], [4, 1], [8, 10], [8, 100]] as const) cases.push({ hold, count, how, brake: sigstop, two: false })
+    for (const brake of brakes.slice(1)) cases.push({ hold: 1, count: 4, how, brake, two: false })
+    for (const hold of [0.02, 1]) cases.push({ hold, count: 5, how, brake: sigstop, two: true })
+  }
+  const end = performance.now() + Number(values.seconds) * 1_000
+  do {
+    for (const one of cases) await run(one)
+    for (const how of ['sync', 'async', 'mixed'] as const) await calm(how)
+  } while (performance.now() < end)
+  tell()
+  console.log(`stopped: Node ${process.version}, ${[...outcomes.values()].flat().length} stops, ${stuck} after which nobody got on`)
+  process.exit(stuck === 0 ? 0 : 1)
+}
+
+void main()
