@@ -2,14 +2,16 @@
 //
 //   node scripts/test-ts.mjs [part of a suite's name ...]
 //
-// NODE_BINARY names another node to run them with. The last line is "N passed, N failed".
+// NODE_BINARY names another node to run them with; ROBUST_LOCK_TEST_PATIENCE says how many times as long
+// as usual anything may take, on an emulated machine. The last line is "N passed, N failed".
 import { spawn } from 'node:child_process'
 import { readdirSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-const LIMIT_MS = 300_000
+const patience = Number(process.env.ROBUST_LOCK_TEST_PATIENCE || 1)
+const LIMIT_MS = 300_000 * patience
 /** How long a suite may stay after its last word: longer, and something keeps it that should not. */
-const LINGER_MS = 20_000
+const LINGER_MS = 20_000 * patience
 const AT_A_TIME = 2
 const node = process.env.NODE_BINARY || process.execPath
 const folder = fileURLToPath(new URL('../build/__test__/', import.meta.url))

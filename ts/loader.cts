@@ -14,8 +14,12 @@ function platformName(): string {
   let musl = false
   try {
     musl = readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-')
-  } catch {
-    // Without /proc there is no opening a segment either; ERR_ROBUST_LOCK_NO_PROC will say so.
+  } catch (cause) {
+    // Whoever may not read it, as under --permission, is taken to have glibc.
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') {
+      const message = '/proc/self/maps is not there: mount a /proc of this PID namespace (unshare has --mount-proc)'
+      throw new LockError('ERR_ROBUST_LOCK_NO_PROC', message, { cause, errno: 2, syscall: 'open' })
+    }
   }
   return `linux-${arch}-${musl ? 'musl' : arch === 'arm' ? 'gnueabihf' : 'gnu'}`
 }

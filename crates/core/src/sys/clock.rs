@@ -38,7 +38,7 @@ pub(super) fn deadline(clock: libc::clockid_t, ns: u64) -> libc::timespec {
     let at = read(clock).saturating_add(ns);
     // SAFETY: timespec is plain old data; on some targets it has padding that no literal can name.
     let mut ts: libc::timespec = unsafe { core::mem::zeroed() };
-    ts.tv_sec = (at / NS_PER_S) as libc::time_t;
+    ts.tv_sec = (at / NS_PER_S) as _;
     ts.tv_nsec = (at % NS_PER_S) as _;
     ts
 }

@@ -244,14 +244,26 @@ fn find_word(image: [u8; MUTEX_ROOM]) -> Option<usize> {
     found.filter(|&offset| scratch.word_at(offset).load(Ordering::Relaxed) == 0)
 }
 
+/// get_robust_list(2): whether the kernel knows where to look for the mutexes of this thread.
+fn is_listed() -> bool {
+    let mut list: *mut libc::c_void = core::ptr::null_mut();
+    let mut bytes: libc::size_t = 0;
+    // SAFETY: 0 is the calling thread; both addresses are valid for one write of their type.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &mut list, &mut bytes) };
+    result == 0 && !list.is_null()
+}
+
 /// Lets a thread die with a mutex in its hands. A probe in a child process would not do: the fork
-/// hurts programs with threads, and an emulator could treat the two deaths differently.
+/// hurts programs with threads, and an emulator could treat the two deaths differently. musl marks
+/// the mutexes of a thread that returns by itself, as if it were the kernel, and does not look at
+/// what the kernel said to its list; so there the kernel is asked, too.
 fn dies_robustly(image: [u8; MUTEX_ROOM]) -> std::io::Result<bool> {
     let orphan = std::sync::Arc::new(Mutex::scratch(image));
     let left = std::sync::Arc::clone(&orphan);
     let died = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
         // SAFETY: an initialised mutex; the Arc keeps it alive past the end of this thread.
-        unsafe { libc::pthread_mutex_lock(left.raw()) == 0 }
+        let locked = unsafe { libc::pthread_mutex_lock(left.raw()) == 0 };
+        locked && (cfg!(not(target_env = "musl")) || is_listed())
     });
     let locked = died?.join().unwrap_or(false);
     // SAFETY: an initialised mutex.

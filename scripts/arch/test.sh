@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Cross-builds the native module and the Rust tests, and runs all the suites where they belong:
+#
+#   npm run test:arch -- ARCH [part of a TypeScript suite's name...]
+#
+#   x64-musl    here, with a Node and a libc of musl's
+#   arm64       in a system with a kernel of that architecture under qemu (guest.sh): 4 KiB pages;
+#   arm64-16k   16 KiB pages; s390x: big-endian; ppc64el: 64 KiB pages; armhf: 32 bit; riscv64
+#
+# A pass shows the ABI, the kernel's side of robust mutexes, page size, byte order and word size. It does
+# not show weak memory ordering, for the emulation keeps the strong order of x86, nor speed.
+# A user-mode emulator has no robust lists, and so proves nothing: it is only shown that the library refuses
+# to work there.
+source "$(dirname "$0")/common.sh"
+cd "$root"
+
+arch=${1:-}
+case $arch in
+  x64-musl) name=linux-x64-musl packages=() ;;
+  arm64 | arm64-16k) name=linux-arm64-gnu packages=(qemu-system-arm) user=aarch64 ;;
+  armhf) name=linux-arm-gnueabihf packages=(qemu-system-arm) user=arm ;;
+  ppc64el) name=linux-ppc64-gnu packages=(qemu-system-ppc) user=ppc64le ;;
+  riscv64) name=linux-riscv64-gnu packages=(qemu-system-misc) user=riscv64 ;;
+  s390x) name=linux-s390x-gnu packages=(qemu-system-misc) user=s390x ;;
+  *) die 'Which? x64-musl, arm64, arm64-16k, armhf, ppc64el, riscv64, s390x' ;;
+esac
+shift
+
+# What this machine must have. A machine that cannot have it is not tested, and says so.
+command -v apt-get python3 rustc >/dev/null || { echo "not run: $arch: it needs Debian's apt, python3 and Rust"; exit; }
+missing=()
+for package in cpio python3-pip qemu-user-static "${packages[@]}"; do
+  dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  [ "$(id -u)" = 0 ] || { echo "not run: $arch: apt-get install ${missing[*]}"; exit; }
+  apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
+fi
+
+begun=$SECONDS
+stage=$cache/stage/$arch
+rm -rf "$stage"
+mkdir -p "$stage/rust"
+
+# The Rust tests: their names and programs, out of what cargo says about them.
+export CARGO_PROFILE_DEV_DEBUG=0
+with_target "$name" cargo test --no-run --quiet --locked -p robust-lock-core --message-format=json |
+  node -e '
+    for (const line of require("node:fs").readFileSync(0, "utf8").split("\n").filter(Boolean)) {
+      const { executable, target, profile } = JSON.parse(line)
+      if (executable && profile.test && target.name !== "loom") console.log(target.name, executable)
+    }' |
+  while read -r test executable; do cp "$executable" "$stage/rust/$test"; done
+
+# The TypeScript ones: this tree as it is built, without what only builds it.
+bash scripts/arch/build.sh "$name"
+[ -f ts/binding.d.cts ] || npm run --silent build:native
+npm run --silent build:ts
+tar -c --exclude-vcs --exclude='./robust-lock.*.node' --exclude=./target --exclude=./node_modules/.cache \
+  --exclude=./node_modules/@{napi-rs,octokit,oxlint,oxlint-tsgolint,typescript} --exclude=./benchmark/node_modules . |
+  tar -x -C "$stage"
+cp "robust-lock.$name.node" "$stage/"
+cp scripts/arch/inside.sh "$stage/inside.sh"
+printf '%s\n' "$@" >"$stage/wanted"
+echo "built in $((SECONDS - begun)) s"
+
+# The code of the error with which a user-mode emulator's library refuses.
+refusal='try { require("robust-lock").openManager({ name: `robust-lock-test-${process.pid}` }) } catch (error) { console.log(error.code) }'
+refuses() {
+  local said
+  said=$(cd "$stage" && "$@" -e "$refusal")
+  echo "under $1: ${said:-it opened}"
+  [ "$said" = ERR_ROBUST_LOCK_NOT_ROBUST ] || failed=1
+}
+
+failed=0
+if [ "$arch" = x64-musl ]; then
+  node=$(scripts/arch/musl-node.sh)
+  refuses qemu-x86_64-static "$node"
+  NODE_BINARY=$node bash "$stage/inside.sh" || failed=1
+else
+  files=$(bash scripts/arch/guest.sh "$arch" --root)
+  refuses "qemu-$user-static" -L "$files" "$files/usr/bin/node"
+  bash scripts/arch/guest.sh "$arch" "$stage" || failed=1
+fi
+echo "$arch: $([ "$failed" = 0 ] && echo passed || echo FAILED) after $((SECONDS - begun)) s"
+exit "$failed"
