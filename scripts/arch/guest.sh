@@ -100,7 +100,7 @@ rm -rf "$scratch/more" "$scratch/tree"
 "${qemu[@]}" -accel tcg,thread=multi,tb-size=512 -smp "$cpus" -m "$memory" -nodefaults -no-user-config -no-reboot \
   -display none -monitor none -serial stdio -kernel "$cache/guest/$arch/kernel/vmlinux" -initrd "$scratch/initrd" \
   -append "console=$console quiet loglevel=4 panic=-1 patience=${PATIENCE:-10}" </dev/null |
-  tr -d '\r' | tee "$scratch/console"
+  sed -u 's/\r$//' | tee "$scratch/console"
 code=$(sed -n 's/^guest: exit code \([0-9]*\)$/\1/p' "$scratch/console")
 [ -n "$code" ] || die 'The guest ended without a word.'
 exit "$code"
