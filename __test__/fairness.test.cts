@@ -1,12 +1,12 @@
 // Waiting in turn: nobody starves, and a process that is stopped while it waits stops nobody.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import * as assert from 'uvu/assert'
 import { openManager } from 'robust-lock'
+import { freezers, sigstop, stopFirst } from './fixtures/brakes.cjs'
 import { open } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
 import type { Scope } from './fixtures/scope.cjs'
-import { folder, suite, unique } from './fixtures/suite.cjs'
+import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
 const test = suite('fairness')
@@ -53,7 +53,7 @@ async function crowd(count: number, hold: number, how: (place: number) => 'sync'
     const bytes = readFileSync(file)
     return peers.map((_, place) => ({ turns: bytes.readDoubleLE(place * 16), waits: bytes.readDoubleLE(place * 16 + 8) === 1 }))
   }
-  return { locker, peers, read }
+  return { locker, path: manager.path, peers, read }
 }
 
 /** Until each of them has had `more` turns. */
@@ -81,56 +81,44 @@ test('four processes, sync and async mixed, all get on', async () => {
   await turns('200 turns each', read, [0, 1, 2, 3], 200)
 })
 
-for (const how of ['sync', 'async'] as const) {
-  test(`processes that are stopped while they wait stop nobody (${how})`, async () => {
-    const { peers, read } = await crowd(4, 1, () => how)
-    await turns('a start', read, [0, 1, 2, 3], 10)
-    let stoppedWaiting = 0
-    for (let round = 0; stoppedWaiting < 12; round++) {
-      assert.ok(round < 200, 'a stop finds a waiting process now and then')
-      const place = round % 4
-      const peer = peers[place] as ProcessPeer
-      process.kill(peer.pid, 'SIGSTOP')
-      await until('the stop', () => /^State:\s+T/m.test(readFileSync(`/proc/${peer.pid}/status`, 'utf8')))
-      const others = [0, 1, 2, 3].filter((other) => other !== place)
-      if (read()[place]?.waits === true) {
-        stoppedWaiting++
-        // A stopped JS thread can have been handed the lock already: then it is a stopped holder.
-        const before = read()
-        await Promise.race([
-          turns('the others go on', read, others, 50),
-          new Promise((resolve) => setTimeout(resolve, 2_000)),
-        ])
-        if (others.every((other) => read()[other]?.turns === before[other]?.turns)) stoppedWaiting--
-        else await turns('the others go on', read, others, 50)
+const others = (parties: number, ...but: number[]): number[] => [...Array(parties).keys()].filter((place) => !but.includes(place))
+
+for (const brake of [sigstop, ...freezers()]) {
+  if (typeof brake === 'string') {
+    notRun('a frozen waiter stops nobody', brake)
+    continue
+  }
+  for (const how of ['sync', 'async'] as const) {
+    test(`whoever is stopped while it stands first stops nobody (${brake.name}, ${how})`, async () => {
+      const { peers, path, locker, read } = await crowd(4, 1, () => how)
+      await turns('a start', read, others(4), 10)
+      for (let round = 0; round < 5; round++) {
+        const victim = await stopFirst(peers, path, locker.id, brake)
+        const place = peers.indexOf(victim)
+        await turns('the others go on', read, others(4, place), 50)
+        brake.goOn(victim.pid)
+        await turns('it gets its turn again', read, [place], 2)
       }
-      process.kill(peer.pid, 'SIGCONT')
-      await turns('it gets its turn again', read, [place], 1)
+    })
+  }
+}
+
+for (const how of ['sync', 'async'] as const) {
+  test(`two that are stopped at two times: the others go on, and all do afterwards (${how})`, async () => {
+    const { peers, path, locker, read } = await crowd(5, 1, () => how)
+    await turns('a start', read, others(5), 10)
+    for (let round = 0; round < 3; round++) {
+      const one = await stopFirst(peers, path, locker.id, sigstop)
+      await turns('the others go on', read, others(5, peers.indexOf(one)), 20)
+      const two = await stopFirst(peers, path, locker.id, sigstop, one)
+      await turns('the rest goes on', read, others(5, peers.indexOf(one), peers.indexOf(two)), 50)
+      for (const { pid } of round % 2 === 0 ? [one, two] : [two, one]) {
+        sigstop.goOn(pid)
+        await turns('it gets its turn again', read, [peers.findIndex((peer) => peer.pid === pid)], 2)
+      }
+      await turns('all go on', read, others(5), 20)
     }
   })
 }
-
-test('two that are stopped at two times: the others go on, and all do afterwards', async () => {
-  const { peers, read } = await crowd(5, 1, () => 'sync')
-  await turns('a start', read, [0, 1, 2, 3, 4], 10)
-  for (let round = 0; round < 6; round++) {
-    const stopped = [round % 5, (round + 1) % 5]
-    let holder = false
-    for (const place of stopped) {
-      process.kill((peers[place] as ProcessPeer).pid, 'SIGSTOP')
-      const pid = (peers[place] as ProcessPeer).pid
-      await until('the stop', () => /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')))
-      holder ||= read()[place]?.waits !== true
-      if (!holder) {
-        const running = [0, 1, 2, 3, 4].filter((other) => !stopped.includes(other))
-        const before = read()
-        await Promise.race([turns('the others go on', read, running, 50), new Promise((resolve) => setTimeout(resolve, 2_000))])
-        holder = running.every((other) => read()[other]?.turns === before[other]?.turns)
-      }
-    }
-    for (const place of stopped) process.kill((peers[place] as ProcessPeer).pid, 'SIGCONT')
-    await turns('all go on', read, [0, 1, 2, 3, 4], 20)
-  }
-})
 
 test.run()

@@ -3,12 +3,12 @@
 // takes until the one that is continued has its turn. And how long anybody waits beside long holds.
 // Measured and printed, never asserted; what fails is a stop after which nobody gets on. --only TEXT: the
 // cases with that text in their names.
-import { existsSync, mkdirSync, readFileSync, rmSync, rmdirSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { openManager } from 'robust-lock'
-import { owner } from '../__test__/fixtures/segment.cjs'
-import { contend, nowMs, quantile, sleep, start, type Contender, type Party, type Turns } from './fixtures/parties.cjs'
+import { freezers, sigstop, stopFirst, type Brake } from '../__test__/fixtures/brakes.cjs'
+import { contend, nowMs, quantile, sleep, start, type Contender, type Turns } from './fixtures/parties.cjs'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, kills: { type: 'string' }, only: { type: 'string', default: '' } } })
 const path = `/dev/shm/robust-lock-soak-stopped-${process.pid}`
@@ -19,76 +19,6 @@ openManager({ path, mode: 'create', capacity: 1 }).allocateLock()
 const STOPPED_MS = 1_500
 /** A few rounds of 100 ms. */
 const STOPPED_LONG_MS = 5_000
-
-/** A way to stop a process, and to let it go on. */
-interface Brake {
-  name: string
-  stop(pid: number): void
-  isStopped(pid: number): boolean
-  goOn(pid: number): void
-}
-
-const status = (pid: number): string => readFileSync(`/proc/${pid}/status`, 'utf8')
-const sigstop: Brake = {
-  name: 'SIGSTOP',
-  stop: (pid) => void process.kill(pid, 'SIGSTOP'),
-  isStopped: (pid) => /^State:\s+T/m.test(status(pid)),
-  goOn: (pid) => void process.kill(pid, 'SIGCONT'),
-}
-
-/** A cgroup of our own under `root`, if this machine and user allow it. */
-function freezer(name: string, root: string, file: string, [freeze, thaw]: [string, string], frozen: [string, RegExp]): Brake | string {
-  const folder = `${root}/robust-lock-soak-${process.pid}`
-  try {
-    mkdirSync(folder)
-    process.once('exit', () => rmdirSync(folder))
-    if (!existsSync(`${folder}/${file}`)) return `${name}: no ${file} in ${root}`
-  } catch (error) {
-    return `${name}: ${(error as Error).message}`
-  }
-  return {
-    name,
-    stop: (pid) => {
-      writeFileSync(`${folder}/cgroup.procs`, String(pid))
-      writeFileSync(`${folder}/${file}`, freeze)
-    },
-    isStopped: () => frozen[1].test(readFileSync(`${folder}/${frozen[0]}`, 'utf8')),
-    goOn: (pid) => {
-      writeFileSync(`${folder}/${file}`, thaw)
-      writeFileSync(`${root}/cgroup.procs`, String(pid))
-    },
-  }
-}
-
-const v2 = existsSync('/sys/fs/cgroup/cgroup.controllers') ? '/sys/fs/cgroup' : '/sys/fs/cgroup/unified'
-const freezers = [
-  freezer('cgroup v1 freezer', '/sys/fs/cgroup/freezer', 'freezer.state', ['FROZEN', 'THAWED'], ['freezer.state', /FROZEN/]),
-  freezer('cgroup v2 freeze', v2, 'cgroup.freeze', ['1', '0'], ['cgroup.events', /frozen 1/]),
-]
-
-/** The process that a mutex's owner belongs to, and 0. */
-function pidOf(mutex: 'main' | 'gate a' | 'gate b'): number {
-  const tid = owner(path, 0, mutex)
-  try {
-    return tid === 0 ? 0 : Number(/^Tgid:\s+(\d+)/m.exec(status(tid))?.[1])
-  } catch {
-    return 0
-  }
-}
-
-/** Stops a party that stands at a gate and does not hold the lock; none of `but`. */
-async function stopFirst(parties: Party[], brake: Brake, but?: Party): Promise<Party> {
-  for (;;) {
-    await sleep(Math.random() * 5)
-    const pid = [pidOf('gate a'), pidOf('gate b')].find((pid) => pid !== 0 && pid !== but?.pid)
-    const party = parties.find((one) => one.pid === pid)
-    if (party === undefined) continue
-    brake.stop(party.pid)
-    while (!brake.isStopped(party.pid)) await sleep(0)
-    if ([pidOf('gate a'), pidOf('gate b')].includes(party.pid) && pidOf('main') !== party.pid) return party
-    brake.goOn(party.pid)
-  }
-}
 
 interface Episode {
   stopped: number[]
@@ -153,10 +83,10 @@ async function run({ hold, count, how, brake, two }: Case): Promise<void> {
   const turns = await contend(parties, 1 + 3 * (ms / 1_000 + 1.5 + (two ? 0.5 : 0)), async () => {
     for (let i = 0; i < 3; i++) {
       await sleep(1_000)
-      const victims = [await stopFirst(parties, brake)]
+      const victims = [await stopFirst(parties, path, 0, brake)]
       if (two) {
         await sleep(500)
-        victims.push(await stopFirst(parties, brake, victims[0]))
+        victims.push(await stopFirst(parties, path, 0, brake, victims[0]))
       }
       const from = nowMs()
       await sleep(ms)
@@ -195,12 +125,15 @@ function tell(): void {
 }
 
 async function main(): Promise<void> {
-  const brakes = [sigstop, ...freezers.filter((brake) => typeof brake !== 'string')]
-  for (const why of freezers.filter((brake) => typeof brake === 'string')) console.log(`not run: ${why}`)
+  const brakes: Brake[] = []
+  for (const brake of freezers()) {
+    if (typeof brake === 'string') console.log(`not run: ${brake}`)
+    else brakes.push(brake)
+  }
   const cases: Case[] = []
   for (const how of ['sync', 'async'] as const) {
     for (const [count, hold] of [[4, 0.02], [4, 1], [8, 10], [8, 100]] as const) cases.push({ hold, count, how, brake: sigstop, two: false })
-    for (const brake of brakes.slice(1)) cases.push({ hold: 1, count: 4, how, brake, two: false })
+    for (const brake of brakes) cases.push({ hold: 1, count: 4, how, brake, two: false })
     for (const hold of [0.02, 1]) cases.push({ hold, count: 5, how, brake: sigstop, two: true })
   }
   const end = performance.now() + Number(values.seconds) * 1_000
