@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use crate::error::{Code, Error, Result};
 use crate::idmap::Found;
-use crate::layout::{CHUNK_LOCKS, MAX_LOCKS};
+use crate::layout::{CHUNK_LOCKS, MAX_LOCKS, Slot};
 use crate::open::{self, OpenOptions};
 use crate::recover::{Effort, recover};
 use crate::segment::{Segment, check_not_forked};
@@ -49,21 +49,39 @@ impl Manager {
         let ids = self.segment.ids();
         let mut effort = Effort::Sparing;
         loop {
-            // A freed lock that is held still is passed over: its holder believes to be alone. Unless
-            // there is none any more, and the kernel has forgotten that.
-            let usable = |id| {
-                let main = &self.segment.commit(id)?.main;
-                Ok(main.owner() == 0 || recover(self.segment, main, effort))
-            };
+            // A freed lock that is held still is passed over: its holder believes to be alone.
+            let usable = |id| Ok(self.is_let_go(self.segment.commit(id)?, effort));
             match ids.allocate(capacity, usable)? {
                 Found::Id(id) => {
-                    if let Some(handle) = self.begin_generation(id)? {
+                    if let Some(handle) = self.begin_generation(id)?
+                        && self.keeps(handle, effort)?
+                    {
                         return Ok(handle);
                     }
                 }
                 Found::Full { unusable: 1.. } if effort == Effort::Sparing => effort = Effort::Full,
                 Found::Full { unusable } => return Err(exhausted(capacity, unusable)),
             }
+        }
+    }
+
+    /// Whether nobody holds the lock, or nobody any more, and the kernel has forgotten that.
+    fn is_let_go(&self, slot: &Slot, effort: Effort) -> bool {
+        slot.main.owner() == 0 || recover(self.segment, &slot.main, effort)
+    }
+
+    /// Looks once more, after the claim: somebody may have allocated the id, locked it and freed it
+    /// since the first look. Then it goes back, and the next search passes over it.
+    fn keeps(&self, handle: Handle, effort: Effort) -> Result<bool> {
+        if self.is_let_go(self.segment.commit(handle.id)?, effort) {
+            return Ok(true);
+        }
+        match self.free(handle) {
+            // All were freed meanwhile: it is not ours to give back.
+            Err(error) if !matches!(error.code, Code::NotAllocated | Code::StaleHandle) => {
+                Err(error)
+            }
+            _ => Ok(false),
         }
     }
 

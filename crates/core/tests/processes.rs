@@ -12,7 +12,7 @@ use robust_lock_core::{Acquired, Code, Handle, Lock, MAX_HELD, Manager, Refusal,
 use support::{Peer, TempSegment, open, serve, until};
 
 /// The commands of a child: `open PATH`, `lock ID`, `try ID`, `release ID keep|clear`, `turn ID`,
-/// `count ID FILE ROUNDS`, `allocate`, `hold N`. A lock answers "got TOKEN DIED".
+/// `count ID FILE ROUNDS`, `allocate`, `churn ROUNDS`, `hold N`. A lock answers "got TOKEN DIED".
 #[test]
 fn child_entry() {
     let mut manager: Option<Manager> = None;
@@ -41,6 +41,7 @@ fn child_entry() {
                 format!("{}", (0..id).filter(|&id| hold(id)).count())
             }
             "fork" => forked_copy(&manager.unwrap()),
+            "churn" => churn(&manager.unwrap(), id),
             "allocate" => format!("{:?}", manager.unwrap().allocate().map(|handle| handle.id)),
             "count" => {
                 let rounds: u32 = words[3].parse().unwrap();
@@ -77,6 +78,19 @@ fn forked_copy(manager: &Manager) -> String {
             format!("{end:?}").replace(&child.to_string(), "PID")
         }
     }
+}
+
+/// Allocates and frees again and again: "held", if it is given a lock that somebody holds.
+fn churn(manager: &Manager, rounds: u32) -> String {
+    for _ in 0..rounds {
+        if let Ok(handle) = manager.allocate() {
+            if manager.lock(handle.id).unwrap().is_held() {
+                return "held".to_owned();
+            }
+            manager.free(handle).unwrap();
+        }
+    }
+    "let go".to_owned()
 }
 
 fn told(outcome: Result<Acquired, Refusal>) -> String {
@@ -241,6 +255,39 @@ fn a_freed_lock_that_is_held_is_not_handed_out() {
     assert_eq!((refusal.code, refusal.held, refusal.capacity), (Code::Exhausted, Some(1), Some(1)));
     assert_eq!(holder.ask("release 0 clear"), "Ok(())");
     assert_eq!(manager.allocate().unwrap().id, 0);
+}
+
+#[test]
+fn a_lock_that_is_freed_and_held_since_the_first_look_is_not_handed_out() {
+    let segment = TempSegment::new("churn");
+    let manager = open(segment.path(), Some(1));
+    let mut other = peer(&segment);
+    let spin = |times: u32| (0..times).for_each(|_| std::hint::spin_loop());
+    let mut held = 0;
+    while held < 1_000 {
+        other.tell("churn 100000");
+        let answer = loop {
+            if let Some(answer) = other.heard() {
+                break answer;
+            }
+            // Perhaps between its look, whether anybody holds the lock, and its claim.
+            other.signal(Signal::SIGSTOP);
+            let allocated = manager.allocate();
+            if let Ok(handle) = allocated {
+                let lock = manager.lock(handle.id).unwrap();
+                acquire(&lock);
+                manager.free(handle).unwrap();
+                other.signal(Signal::SIGCONT);
+                spin(2_000);
+                lock.release(false).unwrap();
+                held += 1;
+            } else {
+                other.signal(Signal::SIGCONT);
+            }
+            spin(held % 1_000);
+        };
+        assert_eq!(answer, "let go");
+    }
 }
 
 #[test]

@@ -105,6 +105,11 @@ impl Peer {
         self.lines.recv_timeout(watchdog()).expect("an answer of the child")
     }
 
+    /// Its answer, if it is there already.
+    pub fn heard(&self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Its answer, or None if it has ended without one.
     pub fn hear_or_end(&mut self) -> Option<String> {
         use std::sync::mpsc::RecvTimeoutError;
