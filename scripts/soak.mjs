@@ -1,8 +1,8 @@
 // The long versions of the tests: `npm run soak -- [NAME…] [--seconds N] [--kills N]`.
 // A soak is a program build/soak/NAME.soak.cjs. It takes the same options, prints its progress and a
-// final line, and exits non-zero if anything was wrong. They run one after the other. NODE_BINARY names
-// another node to run them with.
-import { spawnSync } from 'node:child_process'
+// line at the end, sends its figures here, and exits non-zero if anything was wrong. They run one after
+// the other. The final line adds up what they have counted. NODE_BINARY names another node to run them with.
+import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 
@@ -25,12 +25,27 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
-let failed = 0
-for (const name of positionals.length > 0 ? positionals : all) {
+const totals = { kills: 0, acquisitions: 0, 'double holds': 0, stuck: 0, leaked: 0, 'unannounced deaths': 0 }
+
+/** Runs one, and adds its figures up; whether it says that nothing was wrong. */
+function run(name) {
   console.log(`== ${name}`)
   const program = new URL(`${name}.soak.cjs`, folder).pathname
-  const { status } = spawnSync(process.env.NODE_BINARY || process.execPath, [program, '--seconds', values.seconds, '--kills', values.kills], { stdio: 'inherit' })
-  if (status !== 0) failed++
+  const args = [program, '--seconds', values.seconds, '--kills', values.kills]
+  const soak = spawn(process.env.NODE_BINARY || process.execPath, args, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
+  soak.on('message', (figures) => {
+    for (const what of Object.keys(totals)) totals[what] += figures[what] ?? 0
+  })
+  return new Promise((resolve) => {
+    soak.on('error', (error) => console.error(`${name}: ${error.message}`))
+    soak.on('close', (code) => resolve(code === 0))
+  })
 }
-console.log(failed === 0 ? 'all soaks passed' : `${failed} soaks failed`)
+
+let failed = 0
+for (const name of positionals.length > 0 ? positionals : all) {
+  if (!(await run(name))) failed++
+}
+const counted = Object.entries(totals).map(([what, figure]) => `${figure} ${what}`).join(', ')
+console.log(`${failed === 0 ? 'all soaks passed' : `${failed} soaks failed`}: ${counted}`)
 process.exit(failed === 0 ? 0 : 1)

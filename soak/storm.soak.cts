@@ -1,71 +1,78 @@
-// A storm: processes take locks, sync and async, while others are killed, stopped and continued at
-// random instants. Nobody is ever inside with another, no update is torn without an announcement, and
-// at the end every lock can be had.
+// A storm: processes take locks, sync and async, with Workers and without, while others are killed,
+// stopped and continued at random instants, and Workers terminated. Nobody is ever inside with another,
+// no update is torn without an announcement, no id is handed out twice or lost, and nobody sleeps beside
+// a free lock. It ends after --kills of processes, or when --seconds are over.
 import { fork, type ChildProcess } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openManager } from 'robust-lock'
+import { Progress, tell, type Figures } from './fixtures/figures.cjs'
+import { freeFor, threadOf } from './fixtures/storm-oracles.cjs'
+import { LOCKS, PLACES, THREADS, makeRows, type Row } from './fixtures/storm-rows.cjs'
+import { Watchdog } from './fixtures/storm-watchdog.cjs'
+import type { Mode, Start } from './fixtures/storm-worker.cjs'
 
-const PROCESSES = 6
-const LOCKS = 3
+/** By place. */
+const MODES: Mode[] = ['with Workers', 'sync', 'async', 'with Workers', 'mixed', 'async']
+const CAPACITY = 256
 /** How long nobody may get anywhere, with all processes running: far beyond any slice. */
 const STUCK_MS = 20_000
 
-const { values } = parseArgs({ options: { seconds: { type: 'string', default: '10' }, kills: { type: 'string' } } })
-const seconds = Number(values.seconds)
+const { values } = parseArgs({ options: { seconds: { type: 'string', default: '600' }, kills: { type: 'string', default: '500' } } })
+const wanted = Number(values.kills)
 
-const folder = mkdtempSync(join(tmpdir(), 'robust-lock-storm-'))
-const segment = `/dev/shm/robust-lock-storm-${process.pid}`
-const records = join(folder, 'records')
-const statistics = join(folder, 'statistics')
-for (const [file, bytes] of [[records, LOCKS * 24], [statistics, PROCESSES * 32]] as const) {
-  const fd = openSync(file, 'w', 0o600)
-  writeSync(fd, Buffer.alloc(bytes))
-  closeSync(fd)
-}
-const manager = openManager({ path: segment, mode: 'create', capacity: LOCKS })
+const folder = mkdtempSync(`/dev/shm/robust-lock-storm-${process.pid}-`)
+const segment = join(folder, 'segment')
+const rows = makeRows(join(folder, 'rows'))
+const pairs = openSync(join(folder, 'pairs'), 'wx', 0o600)
+writeSync(pairs, Buffer.alloc(LOCKS * 16))
+closeSync(pairs)
+const manager = openManager({ path: segment, mode: 'create', capacity: CAPACITY })
 for (let i = 0; i < LOCKS; i++) manager.allocateLock()
 
-const children: ChildProcess[] = []
-let [kills, stops, done] = [0, 0, false]
+/** Those that run, by place; and all that there are. */
+const children: (ChildProcess | undefined)[] = Array.from({ length: PLACES })
+const living = new Set<ChildProcess>()
+let [kills, stops, excused, stuck, done] = [0, 0, 0, 0, false]
+const possible = Array.from({ length: LOCKS }, () => 0)
 
-function start(place: number): Promise<void> {
-  const mode = place % 2 === 0 ? 'sync' : 'async'
-  const child = fork(join(__dirname, 'fixtures', 'storm-worker.cjs'), [segment, records, statistics, String(place), mode])
-  children[place] = child
-  return new Promise((resolve) => {
-    child.once('message', () => resolve())
-    child.once('exit', (code, signal) => {
-      resolve()
-      if (!done && signal !== 'SIGKILL') {
-        fail(`a worker ended by itself: ${code ?? signal}`)
-      }
-    })
+function rowsOf(place: number): Row[] {
+  return rows.slice(place * THREADS, (place + 1) * THREADS)
+}
+
+/** A process has been reaped: what may it have left? */
+function bury(place: number, pid: number): void {
+  for (const row of rowsOf(place)) {
+    row.read()
+    excused += row.get('in the pool')
+    for (let id = 0; id < LOCKS; id++) possible[id] = (possible[id] as number) + row.get('around', id)
+    row.begin(0, 0)
+  }
+  freeFor(folder, CAPACITY, (name) => threadOf(name).startsWith(`${pid}/`), (id) => manager.retrieveLock(id).free())
+}
+
+/** Starts a process in that place, for as long as it lives; resolves when it has ended. */
+async function live(place: number): Promise<void> {
+  const mode = MODES[place] as Mode
+  const start: Start = { segment, folder, place, thread: 0, mode }
+  const child = fork(join(__dirname, 'fixtures', 'storm-worker.cjs'), [JSON.stringify(start)])
+  living.add(child)
+  child.once('message', () => (children[place] = child))
+  const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
+    child.once('exit', (...end) => resolve(end))
   })
+  living.delete(child)
+  children[place] = undefined
+  bury(place, child.pid as number)
+  if (signal !== 'SIGKILL') fail(`a process ended by itself: ${code ?? signal}`)
 }
 
-function totals(): number[] {
-  const bytes = Buffer.alloc(PROCESSES * 32)
-  const fd = openSync(statistics, 'r')
-  readSync(fd, bytes, 0, bytes.length, 0)
-  closeSync(fd)
-  return [0, 1, 2, 3].map((index) => {
-    let sum = 0
-    for (let place = 0; place < PROCESSES; place++) sum += bytes.readDoubleLE(place * 32 + index * 8)
-    return sum
-  })
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
-}
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 function cleanUp(): void {
   done = true
-  for (const child of children) child.kill('SIGKILL')
-  rmSync(segment, { force: true })
+  for (const child of living) child.kill('SIGKILL')
   rmSync(folder, { recursive: true, force: true })
 }
 
@@ -76,61 +83,109 @@ function fail(why: string): never {
 }
 
 async function disturb(end: number): Promise<void> {
-  while (performance.now() < end) {
-    const place = Math.floor(Math.random() * PROCESSES)
-    const child = children[place] as ChildProcess
+  while (!done && kills < wanted && performance.now() < end) {
     await sleep(Math.random() * 20)
-    if (Math.random() < 0.5) {
+    const place = Math.floor(Math.random() * PLACES)
+    const child = children[place]
+    // One with Workers lives longer: time for it to terminate some.
+    if (child === undefined || (MODES[place] === 'with Workers' && Math.random() < 0.8)) continue
+    if (Math.random() < 0.8) {
+      // Once is enough: its place is empty until the next one runs.
+      children[place] = undefined
       child.kill('SIGKILL')
-      await new Promise((resolve) => child.once('exit', resolve))
       kills++
-      await start(place)
     } else {
       child.kill('SIGSTOP')
       stops++
-      await sleep(Math.random() * 200)
+      await sleep(Math.random() * 100)
       child.kill('SIGCONT')
     }
   }
 }
 
-async function watch(end: number): Promise<void> {
-  let [last, since, said] = [-1, performance.now(), performance.now()]
-  while (performance.now() < end) {
-    await sleep(200)
-    const [acquisitions = 0] = totals()
+function sum(name: Parameters<Row['get']>[0], id = 0): number {
+  return rows.reduce((total, row) => total + row.get(name, id), 0)
+}
+
+function figures(longest: number): Figures {
+  return {
+    kills,
+    stops,
+    'Workers terminated': sum('terminated'),
+    acquisitions: sum('acquisitions'),
+    'owner deaths announced': Array.from({ length: LOCKS }, (_, id) => sum('announced', id)).reduce((a, b) => a + b),
+    'ms on a free lock at most': Math.round(longest),
+    'double holds': sum('double holds'),
+    stuck,
+    leaked: leaked(),
+    'unannounced deaths': sum('unannounced deaths'),
+    'false alarms': falseAlarms(),
+    'double allocations': sum('double allocations'),
+    'lost allocations': sum('lost allocations'),
+  }
+}
+
+/** Announced deaths for which there was none, as far as that is known. */
+function falseAlarms(): number {
+  if (!done) return 0
+  const known = (id: number): number => (possible[id] as number) + sum('possible', id) + sum('unrepaired', id)
+  return Array.from({ length: LOCKS }, (_, id) => Math.max(0, sum('announced', id) - known(id))).reduce((a, b) => a + b)
+}
+
+/** By the bitmap in the file: what is allocated when all are dead, beyond those who were killed at it. */
+function leaked(): number {
+  if (!done) return 0
+  const bits = new Uint8Array(CAPACITY / 8)
+  const fd = openSync(segment, 'r')
+  readSync(fd, bits, 0, bits.length, 4096)
+  closeSync(fd)
+  const allocated = [...bits].map((byte) => byte.toString(2).replaceAll('0', '').length).reduce((a, b) => a + b)
+  return Math.max(0, allocated - LOCKS - excused - sum('excused'))
+}
+
+async function watch(progress: Progress, watchdog: Watchdog): Promise<void> {
+  let [last, since] = [-1, performance.now()]
+  while (!done) {
+    await sleep(50)
+    for (const row of rows) row.read()
+    const acquisitions = sum('acquisitions')
     if (acquisitions !== last) [last, since] = [acquisitions, performance.now()]
     if (performance.now() - since > STUCK_MS) fail(`nobody has had a lock for ${STUCK_MS / 1000} s`)
-    if (performance.now() - said > 10_000) {
-      said = performance.now()
-      console.log(`storm: ${kills} kills, ${stops} stops, ${acquisitions} acquisitions`)
+    const word = watchdog.look()
+    if (word !== undefined) {
+      console.error(`** stuck: ${word}`)
+      stuck++
+      done = true
     }
+    progress.show(figures(watchdog.longest))
   }
 }
 
 async function main(): Promise<void> {
   process.once('SIGINT', () => fail('interrupted'))
-  await Promise.all(Array.from({ length: PROCESSES }, (_, place) => start(place)))
-  const end = performance.now() + seconds * 1000
-  await Promise.all([disturb(end), watch(end)])
+  const [progress, watchdog] = [new Progress('storm', wanted), new Watchdog(folder, rows)]
+  const places = children.map(async (_, place) => {
+    while (!done) await live(place)
+  })
+  const watching = watch(progress, watchdog)
+  await disturb(performance.now() + Number(values.seconds) * 1000)
   done = true
-  await Promise.all(
-    children.map((child) => {
-      const gone = new Promise((resolve) => child.once('exit', resolve))
-      child.kill('SIGKILL')
-      return gone
-    }),
-  )
-  const stuck = []
+  await watching
+  progress.stop()
+  for (const child of living) child.kill('SIGKILL')
+  await Promise.all(places)
+  for (const row of rows) row.read()
   for (let id = 0; id < LOCKS; id++) {
     const guard = await manager.retrieveLock(id).lock({ timeout: 10_000 }).catch(() => undefined)
-    if (guard === undefined) stuck.push(id)
+    if (guard === undefined) stuck++
     guard?.unlock()
   }
-  const [acquisitions = 0, doubles = 0, torn = 0, deaths = 0] = totals()
+  const found = figures(watchdog.longest)
   cleanUp()
-  console.log(`storm: ${kills} kills, ${stops} stops, ${acquisitions} acquisitions, ${deaths} owner deaths seen, ${doubles} double holds, ${torn} unannounced deaths, ${stuck.length} stuck`)
-  process.exit(doubles + torn + stuck.length === 0 && kills > 0 && acquisitions > 0 ? 0 : 1)
+  tell('storm', found)
+  const wrong = ['double holds', 'stuck', 'leaked', 'unannounced deaths', 'false alarms', 'double allocations', 'lost allocations']
+  const good = kills > 0 && (found['acquisitions'] as number) > 0 && (found['Workers terminated'] as number) > 0
+  process.exitCode = good && wrong.every((what) => found[what] === 0) ? 0 : 1
 }
 
 main().catch((error: unknown) => fail(String(error)))
