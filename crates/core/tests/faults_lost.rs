@@ -14,7 +14,9 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use robust_lock_core::{Code, Lock, Manager, Refusal, Won};
-use support::faults::{end_as_the_oom_reaper_does, gettid, owner, stop_while_it_commits, unlist};
+use support::faults::{
+    deny, end_as_the_oom_reaper_does, gettid, owner, stop_while_it_commits, unlist,
+};
 use support::{ADMIN_AT, GATES_AT, Peer, TURN_AT, TempSegment, patch, serve, slot_at, until};
 
 /// Room for chunk after chunk.
@@ -22,7 +24,7 @@ const CAPACITY: u32 = 1 << 19;
 
 /// `open PATH`, `lock ID`, `release ID`, `gate ID`, `raw N`, `grow`; `wait ID`: for 300 ms; `first`: go
 /// on as the first thread of a process; `unlist`: the kernel forgets this thread's mutexes; `hide`: its
-/// maps from other processes; `exec` and `exec-thread ID`: become cat(1), from this thread or from one
+/// maps from other processes; `sandbox`: do without pidfds; `exec` and `exec-thread ID`: become cat(1), from this thread or from one
 /// that has just taken the lock; `leave ID`: this thread ends, and one that has the lock lives on.
 #[test]
 fn child_entry() {
@@ -52,6 +54,18 @@ fn child_entry() {
             }
             "first" => go_on_as_the_first_thread(),
             "unlist" => unlist(),
+            "sandbox" => {
+                let calls = [
+                    libc::SYS_pidfd_open,
+                    libc::SYS_pidfd_send_signal,
+                    libc::SYS_process_mrelease,
+                    libc::SYS_get_robust_list,
+                ];
+                deny(&calls, libc::EPERM);
+                // SAFETY: two numbers; no memory is involved.
+                let refused = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+                assert_eq!(refused, -1);
+            }
             "hide" => nix::sys::prctl::set_dumpable(false).unwrap(),
             "exec" => panic!("{}", Command::new("cat").exec()),
             "exec-thread" => {
@@ -325,6 +339,29 @@ fn a_holder_that_cannot_be_looked_at_is_left_alone() {
     assert_eq!(waiter.ask("wait 0"), "TimedOut");
     all(&mut holder, &["release 0"]);
     assert_eq!(waiter.ask("wait 0"), "got");
+}
+
+/// A seccomp filter without pidfd_open and process_mrelease: nothing here needs them.
+#[test]
+fn a_sandbox_without_pidfds_changes_nothing() {
+    let place = Place::new("sandbox", 3);
+    let mut inside = Peer::new();
+    all(&mut inside, &["sandbox", &format!("open {}", place.segment.path().display())]);
+    let mut holder = place.peer();
+    // It waits for one that dies, and heals what the kernel has lost; and the other way round.
+    all(&mut holder, &["lock 0"]);
+    inside.tell("lock 0");
+    until("it waits", || place.owner(0, GATES_AT[0]) != 0);
+    holder.kill();
+    assert_eq!(inside.hear(), "done");
+    let mut lost = place.peer();
+    all(&mut lost, &["lock 1", "unlist"]);
+    lost.kill();
+    assert_ne!(place.owner(1, 0), 0, "lost by the kernel");
+    all(&mut inside, &["lock 1", "lock 2", "release 2"]);
+    inside.kill();
+    place.is_healed_by_a_try(0);
+    place.is_healed_by_a_try(1);
 }
 
 #[test]

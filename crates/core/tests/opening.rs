@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions, private_folder};
+use support::faults::deny;
 use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at};
 
 /// `open PATH`: "ID created" or the code; `chunks PATH`: ids of new chunks until there is no room;
@@ -40,34 +41,13 @@ fn child_entry() {
                 Manager::open(&options(&path)).err().unwrap().code.as_str().to_owned()
             }
             "unlisted" => {
-                refuse_robust_lists();
+                // As in an emulator: a thread that starts from now on has no list.
+                deny(&[nix::libc::SYS_set_robust_list], nix::libc::ENOSYS);
                 Manager::open(&options(&path)).err().unwrap().code.as_str().to_owned()
             }
             _ => panic!("no such command: {words:?}"),
         }
     });
-}
-
-/// As in an emulator: a thread that starts from now on has no robust list, and its death marks nothing.
-fn refuse_robust_lists() {
-    use nix::libc;
-    let nr = libc::SYS_set_robust_list as u32;
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut filter = [
-        // The number of the call is the first word of seccomp_data.
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, nr),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-    // SAFETY: no memory is involved; without it an ordinary user may not install a filter.
-    let denied = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    assert_eq!(denied, 0);
-    // SAFETY: a whole program of four instructions, which the kernel copies.
-    let installed =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(installed, 0);
 }
 
 fn refused(path: &Path, mode: Mode) -> Error {

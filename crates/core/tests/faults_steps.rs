@@ -1,0 +1,181 @@
+//! Killed after every single system call of a creation, an adoption, a chunk's commit and a recovery:
+//! the next one does it again, and nothing is left lying about.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use robust_lock_core::{Manager, OpenOptions};
+use support::faults::{gettid, owner, unlist};
+use support::steps::killed_after;
+use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at};
+
+/// `tid`; `open PATH`, `lock ID`, `try ID`, `retrieve ID`, `unlist`.
+#[test]
+fn child_entry() {
+    let mut manager: Option<Manager> = None;
+    serve(|words| {
+        let id = || words[1].parse().unwrap();
+        match words[0] {
+            "tid" => return gettid().to_string(),
+            "open" => manager = Some(created(Path::new(words[1])).0),
+            "lock" => {
+                let handle = manager.unwrap().retrieve(id()).unwrap();
+                let lock = manager.unwrap().lock(handle.id).unwrap();
+                lock.acquire(None, &mut || true).unwrap();
+            }
+            "try" => drop(manager.unwrap().lock(id()).unwrap().try_acquire().unwrap()),
+            "retrieve" => assert_eq!(manager.unwrap().retrieve(id()).unwrap().id, id()),
+            "unlist" => unlist(),
+            _ => panic!("no such command: {words:?}"),
+        }
+        "done".to_owned()
+    });
+}
+
+fn created(path: &Path) -> (Manager, bool) {
+    Manager::open(&OpenOptions { in_use: vec![3], ..options(path) }).unwrap()
+}
+
+/// A child, killed at each place of `command` in turn; `look` is called after each death.
+fn at_each_place(prepare: impl Fn(usize) -> Peer, command: &str, look: impl Fn(usize)) {
+    for n in 0.. {
+        let was_killed = killed_after(&mut prepare(n), command, n);
+        look(n);
+        if !was_killed {
+            println!("{command}: {n} system calls");
+            assert!(n > 3, "{command} takes only {n} system calls");
+            return;
+        }
+        assert!(n < 2_000, "{command} does not end");
+    }
+}
+
+/// Locks, allocates and grows.
+fn works(manager: &Manager) {
+    for id in [manager.allocate().unwrap().id, manager.retrieve(700).unwrap().id] {
+        let lock = manager.lock(id).unwrap();
+        lock.acquire(Some(60_000.0), &mut || true).unwrap();
+        lock.release(false).unwrap();
+    }
+}
+
+#[test]
+fn a_creator_killed_at_every_step_leaves_a_whole_segment_or_nothing() {
+    let folder = TempSegment::new("creator");
+    std::fs::create_dir(folder.path()).unwrap();
+    let path = folder.path().join("segment");
+    let command = format!("open {}", path.display());
+    at_each_place(
+        |_| Peer::new(),
+        &command,
+        |n| {
+            let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+            assert_eq!(left.len(), usize::from(path.exists()), "call {n}: {left:?}");
+            let (manager, created) = created(&path);
+            assert_ne!(created, left.len() == 1, "call {n}");
+            // Also if the dead one has made it: its ids in use are in it from the first instant.
+            assert_eq!(manager.available(), 2047, "call {n}");
+            works(&manager);
+            std::fs::remove_file(&path).unwrap();
+        },
+    );
+}
+
+#[test]
+fn an_adopter_killed_at_every_step_leaves_the_adoption_to_the_next() {
+    let template = TempSegment::new("left");
+    let mut holder = Peer::new();
+    let opened = format!("open {}", template.path().display());
+    for command in [&opened, "lock 0", "lock 300", "unlist"] {
+        assert_eq!(holder.ask(command), "done");
+    }
+    holder.kill();
+    assert_ne!(owner(template.path(), slot_at(0)), 0, "lost by the kernel");
+    // Of a PID namespace that is not ours.
+    patch(template.path(), STAMPS_AT, &[7; 32]);
+    let folder = TempSegment::new("adopter");
+    std::fs::create_dir(folder.path()).unwrap();
+    let path = folder.path().join("segment");
+    let command = format!("open {}", path.display());
+    let leave_it_again = |_| {
+        let _ = std::fs::remove_file(&path);
+        copy(template.path(), &path);
+        Peer::new()
+    };
+    at_each_place(leave_it_again, &command, |n| {
+        let (manager, created) = created(&path);
+        assert!(!created, "call {n}");
+        assert_eq!(manager.available(), 2047, "call {n}: the allocation stays");
+        for id in [0, 300] {
+            let lock = manager.lock(id).unwrap();
+            assert!(lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died, "call {n}");
+            lock.release(false).unwrap();
+        }
+        works(&manager);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "call {n}");
+    });
+}
+
+/// A sparse copy of a segment with two chunks.
+fn copy(from: &Path, to: &Path) {
+    let from = std::fs::File::open(from).unwrap();
+    let mut bytes = vec![0; slot_at(512) as usize];
+    from.read_exact_at(&mut bytes, 0).unwrap();
+    let to = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).unwrap();
+    to.write_all_at(&bytes, 0).unwrap();
+    to.set_len(from.metadata().unwrap().len()).unwrap();
+}
+
+#[test]
+fn a_committer_killed_at_every_step_leaves_the_chunk_to_the_next() {
+    let segment = TempSegment::new("commit");
+    let manager = open(segment.path(), Some(1 << 20));
+    let prepare = |_| {
+        let mut peer = Peer::new();
+        assert_eq!(peer.ask(&format!("open {}", segment.path().display())), "done");
+        peer
+    };
+    // Another chunk each time: 256 * 99 is the last one that is asked for.
+    let mut chunk = 1;
+    for n in 0.. {
+        let id = chunk * 256 + 7;
+        let was_killed = killed_after(&mut prepare(n), &format!("retrieve {id}"), n);
+        manager.retrieve(id).unwrap();
+        let lock = manager.lock(id).unwrap();
+        assert!(!lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died, "call {n}");
+        lock.release(false).unwrap();
+        chunk += 1;
+        if !was_killed {
+            assert!(n > 1, "fallocate, and the answer");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_recovery_killed_at_every_step_leaves_it_to_the_next() {
+    let segment = TempSegment::new("recovery");
+    let manager = open(segment.path(), None);
+    let id = manager.allocate().unwrap().id;
+    let lock = manager.lock(id).unwrap();
+    let prepare = |n| {
+        let mut victim = Peer::new();
+        let opened = format!("open {}", segment.path().display());
+        for command in [&opened, "lock 0", "unlist"] {
+            assert_eq!(victim.ask(command), "done");
+        }
+        victim.kill();
+        assert_ne!(owner(segment.path(), slot_at(id)), 0, "call {n}: lost by the kernel");
+        let mut healer = Peer::new();
+        assert_eq!(healer.ask(&opened), "done");
+        healer
+    };
+    at_each_place(prepare, "try 0", |n| {
+        assert!(lock.try_acquire().unwrap().owner_died, "call {n}");
+        lock.release(false).unwrap();
+    });
+}
