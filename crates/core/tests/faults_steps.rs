@@ -11,7 +11,9 @@ use std::path::Path;
 use robust_lock_core::{Manager, OpenOptions};
 use support::faults::{gettid, owner, unlist};
 use support::steps::killed_after;
-use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at};
+use support::{
+    ADMIN_AT, Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at, word_offset,
+};
 
 /// `tid`; `open PATH`, `lock ID`, `try ID`, `retrieve ID`, `unlist`.
 #[test]
@@ -95,7 +97,11 @@ fn an_adopter_killed_at_every_step_leaves_the_adoption_to_the_next() {
     }
     holder.kill();
     assert_ne!(owner(template.path(), slot_at(0)), 0, "lost by the kernel");
-    // Of a PID namespace that is not ours.
+    // Of a PID namespace that is not ours: here the TIDs in it are those of a process that lives.
+    let me = std::process::id().to_ne_bytes();
+    for mutex in [slot_at(0), slot_at(300), ADMIN_AT] {
+        patch(template.path(), mutex + word_offset(template.path()), &me);
+    }
     patch(template.path(), STAMPS_AT, &[7; 32]);
     let folder = TempSegment::new("adopter");
     std::fs::create_dir(folder.path()).unwrap();
@@ -139,16 +145,14 @@ fn a_committer_killed_at_every_step_leaves_the_chunk_to_the_next() {
         assert_eq!(peer.ask(&format!("open {}", segment.path().display())), "done");
         peer
     };
-    // Another chunk each time: 256 * 99 is the last one that is asked for.
-    let mut chunk = 1;
+    // Another chunk each time.
     for n in 0.. {
-        let id = chunk * 256 + 7;
+        let id = (n as u32 + 1) * 256 + 7;
         let was_killed = killed_after(&mut prepare(n), &format!("retrieve {id}"), n);
         manager.retrieve(id).unwrap();
         let lock = manager.lock(id).unwrap();
         assert!(!lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died, "call {n}");
         lock.release(false).unwrap();
-        chunk += 1;
         if !was_killed {
             assert!(n > 1, "fallocate, and the answer");
             return;
