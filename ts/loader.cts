@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { LockError } from './errors.cjs'
@@ -32,25 +32,32 @@ function notInstalled(what: string, cause?: unknown): LockError {
   )
 }
 
-/** Whether it is this very module that is not there, and not a part of it, or one that it needs. */
+/** Whether it is this very package that is not there, and not a part of it, or a module that it needs. */
 function isMissing(error: unknown, request: string): boolean {
-  const { code, message } = error as NodeJS.ErrnoException
-  return code === 'MODULE_NOT_FOUND' && (message.split('\n', 1)[0] as string).includes(`'${request}'`)
+  const { code, message, pnpCode } = error as NodeJS.ErrnoException & { pnpCode?: string }
+  // In a single executable `require` knows nothing but what is built in.
+  if (code === 'ERR_UNKNOWN_BUILTIN_MODULE') return true
+  // Yarn's Plug'n'Play has words of its own.
+  const name = pnpCode === undefined ? `'${request}'` : request
+  return code === 'MODULE_NOT_FOUND' && (message.split('\nRequire stack:', 1)[0] as string).includes(name)
 }
 
-/** The module's file: the one that the environment names, else that of this very tree, else the package's. */
+/** The module's file: what the environment names, else beside this file (in a bundle), of this very tree, the package's. */
 function locate(name: string): string | undefined {
   const given = process.env['ROBUST_LOCK_NATIVE_PATH']
-  const requests = given ? [resolve(given)] : [`../robust-lock.${name}.node`, `@robust-lock/${name}`]
-  for (const request of requests) {
-    try {
-      return here?.resolve(request)
-    } catch (error) {
-      if (!isMissing(error, request)) throw error
-      if (given) throw notInstalled(`The native module ${given} is not there`, error)
-    }
+  if (given) {
+    if (existsSync(given)) return resolve(given)
+    throw notInstalled(`The native module ${given} is not there`)
   }
-  return undefined
+  if (here === undefined) return undefined
+  const near = ['.', '..'].map((folder) => resolve(__dirname, folder, `robust-lock.${name}.node`)).find((file) => existsSync(file))
+  if (near !== undefined) return near
+  try {
+    return here.resolve(`@robust-lock/${name}`)
+  } catch (error) {
+    if (!isMissing(error, `@robust-lock/${name}`)) throw error
+    return undefined
+  }
 }
 
 /** What the file exports, made anew: two copies of this library that shared it would take each other's calls. */

@@ -1,0 +1,145 @@
+// The packages as npm would publish them: what is in them, and what they do on a machine with neither a
+// compiler nor a network, on every major version of Node. `npm run test:pack` makes them first.
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { nodes, twoAtATime } from './nodes.mjs'
+import { Sandbox, alone, native, online, packages, root, tarball, tools } from './sandbox.mjs'
+
+const test = suite('pack')
+const programs = join(import.meta.dirname, 'programs')
+const outcome = (ownerDied) => `${JSON.stringify({ supported: true, busy: true, ownerDied })}\n`
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const inTools = (...parts) => join(tools, ...parts)
+
+/** A folder with robust-lock and its native package, installed out of their tarballs. */
+const installed = new Sandbox()
+/** The same without the native package. */
+const incomplete = new Sandbox()
+const manifest = (name) => JSON.parse(readFileSync(installed.path('node_modules', name, 'package.json'), 'utf8'))
+
+test.before(async () => {
+  console.log(online ? 'the network could not be taken away (unshare is refused); npm is told to be offline' : 'no network')
+  await installed.npm('install', '--offline', tarball('robust-lock'), tarball(native))
+  await incomplete.npm('install', '--offline', '--omit=optional', tarball('robust-lock'))
+  for (const sandbox of [installed, incomplete]) sandbox.copy(programs, 'programs')
+})
+
+test('there is no compiler', async () => {
+  for (const program of ['cargo', 'rustc', 'gcc', 'cc', 'ld', 'make', 'python3']) {
+    await installed.run('sh', ['-c', `command -v ${program}`], { fails: true })
+  }
+  await installed.run('sh', ['-c', 'command -v node'])
+})
+
+test("each package says where it runs, and has its licence, a README, and no scripts", () => {
+  for (const { name, files } of packages) {
+    const paths = files.map(({ path }) => path)
+    for (const file of ['LICENSE', 'README.md', 'package.json']) assert.ok(paths.includes(file), `${name}: ${file}`)
+    assert.not(paths.some((path) => path.endsWith('.node')) && name === 'robust-lock', 'no binary in robust-lock')
+  }
+  const main = manifest('robust-lock')
+  assert.equal([main.version, main.license, main.engines], [version, 'Apache-2.0', { node: '>=20' }])
+  for (const absent of ['os', 'cpu', 'libc', 'scripts', 'dependencies', 'devDependencies', 'peerDependencies']) assert.is(main[absent], undefined, absent)
+  assert.equal(main.optionalDependencies, Object.fromEntries(packages.slice(0, -1).map(({ name }) => [name, version])))
+  const { os, cpu, libc, engines, license, scripts, dependencies, files } = manifest(native)
+  assert.equal([os, cpu, libc, license, scripts, dependencies], [['linux'], [process.arch], [native.endsWith('musl') ? 'musl' : 'glibc'], 'Apache-2.0', undefined, undefined])
+  assert.equal(engines, { node: process.arch === 'arm' ? '20 || 22' : '>=20' })
+  assert.equal(files.length, 1)
+  assert.equal(readdirSync(installed.path('node_modules')).filter((name) => !name.startsWith('.')), ['@robust-lock', 'robust-lock'])
+})
+
+test('publint finds nothing', async () => {
+  for (const { name } of packages) {
+    const { stdout } = await installed.run(process.execPath, [inTools('publint', 'src', 'cli.js'), '--strict', tarball(name)])
+    assert.match(stdout, 'All good!', stdout)
+  }
+})
+
+test('arethetypeswrong finds nothing', async () => {
+  const cli = inTools('@arethetypeswrong', 'cli', 'dist', 'index.js')
+  const { stdout } = await installed.run(process.execPath, [cli, '--format', 'json', tarball('robust-lock')])
+  assert.equal(JSON.parse(stdout).problems ?? {}, {})
+  assert.ok(JSON.parse(stdout).analysis.types !== false)
+})
+
+test('a program in TypeScript compiles against the types', async () => {
+  const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
+  const flags = ['--strict', '--exactOptionalPropertyTypes', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2023,esnext.disposable,dom']
+  const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules', '@types')]
+  await installed.run(process.execPath, [compiler, ...flags, ...types, 'programs/typescript.mts', 'programs/typescript.cts'])
+})
+
+test('programs of two processes, on every Node', async () => {
+  await twoAtATime(nodes(), async ({ major, node }) => {
+    const run = async (program) => (await installed.run(node, [`programs/${program}`], { node, env: alone(installed) })).stdout
+    assert.is(await run('esm.mjs'), outcome(true), `esm on Node ${major}`)
+    assert.is(await run('commonjs.cjs'), outcome(false), `commonjs on Node ${major}`)
+    assert.is(await run('typescript.mjs'), outcome(true), `typescript on Node ${major}`)
+    assert.is(await run('typescript.cjs'), outcome(false), `typescript in CommonJS on Node ${major}`)
+  })
+})
+
+test('Jest, on every Node', async () => {
+  const config = JSON.stringify({ testMatch: ['**/*.test.cjs'], transform: {} })
+  const jest = [inTools('jest', 'bin', 'jest.js'), '--runInBand', '--rootDir', installed.path('programs', 'jest'), '--config', config]
+  await twoAtATime(nodes(), async ({ major, node }) => {
+    const { stderr } = await installed.run(node, jest, { node, env: alone(installed) })
+    assert.match(stderr, 'Tests:       6 passed, 6 total', `on Node ${major}`)
+  })
+})
+
+test('without the native package: importing throws nothing, opening has a code, on every Node', async () => {
+  assert.not(existsSync(incomplete.path('node_modules', '@robust-lock')))
+  await twoAtATime(nodes(), async ({ node }) => {
+    const { stdout } = await incomplete.run(node, ['programs/missing.cjs'], { node, env: alone(incomplete) })
+    for (const { message, ...rest } of JSON.parse(stdout)) {
+      assert.equal(rest, { supported: false, code: 'ERR_ROBUST_LOCK_NO_PREBUILT', isOurs: true })
+      assert.match(message, `${native} is not installed`)
+      assert.match(message, `npm install --include=optional robust-lock@${version}`)
+    }
+  })
+})
+
+/** A registry that has these packages, on this machine alone. */
+async function registry(asked) {
+  const url = () => `http://127.0.0.1:${server.address().port}`
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(request.url)
+    asked.push(path)
+    const tarballOf = packages.find((one) => path === `/${one.tarball}`)
+    if (tarballOf) return response.end(readFileSync(tarball(tarballOf.name)))
+    const known = packages.find(({ name }) => path === `/${name}`)
+    if (!known) return response.writeHead(404).end('{}')
+    const dist = { tarball: `${url()}/${known.tarball}`, integrity: known.integrity }
+    const found = { ...known.manifest, dist }
+    response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: version }, versions: { [version]: found } }))
+  })
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return { url: url(), close: () => server.close() }
+}
+
+test('npm install robust-lock brings the package of this platform, and of no other', async () => {
+  const asked = []
+  const { url, close } = await registry(asked)
+  try {
+    const reachable = await fetch(`${url}/robust-lock`).then(() => true, () => false)
+    if (!reachable) return console.log('not run: npm install robust-lock: the loopback interface is down, and there is no ip(8) to raise it')
+    const sandbox = new Sandbox({ registry: url })
+    await sandbox.npm('install', 'robust-lock')
+    assert.equal(readdirSync(sandbox.path('node_modules', '@robust-lock')), [native.split('/')[1]])
+    assert.equal(asked.filter((path) => path.endsWith('.tgz')).length, 2, asked.join(' '))
+    sandbox.copy(programs, 'programs')
+    const { stdout } = await sandbox.run(process.execPath, ['programs/esm.mjs'], { env: alone(sandbox) })
+    assert.is(stdout, outcome(true))
+    // npm ci, from the lock file that this has made.
+    await sandbox.npm('ci')
+    assert.is((await sandbox.run(process.execPath, ['programs/commonjs.cjs'], { env: alone(sandbox) })).stdout, outcome(false))
+  } finally {
+    close()
+  }
+})
+
+test.run()

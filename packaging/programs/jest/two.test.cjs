@@ -1,0 +1,2 @@
+// The same once more, in Jest's second world.
+require('./one.test.cjs')

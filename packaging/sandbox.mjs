@@ -1,0 +1,103 @@
+// A user's machine: an empty folder, packages installed into it, no compiler on the PATH, and an npm that
+// has nobody to ask.
+import { execFile } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { delimiter, join, resolve } from 'node:path'
+
+export const root = resolve(import.meta.dirname, '..')
+export const tools = join(import.meta.dirname, 'node_modules')
+const out = join(root, 'npm')
+
+/** The packages that scripts/release/pack.mjs has made; robust-lock is the last one. */
+export const packages = JSON.parse(readFileSync(join(out, 'release.json'), 'utf8'))
+export const tarball = (name) => join(out, packages.find((one) => one.name === name).tarball)
+const libc = readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-') ? 'musl' : process.arch === 'arm' ? 'gnueabihf' : 'gnu'
+export const native = `@robust-lock/linux-${process.arch}-${libc}`
+
+/** Whether this process can reach another machine. */
+export const online = Object.values(networkInterfaces()).flat().some(({ internal }) => !internal)
+
+const left = []
+process.on('exit', () => {
+  for (const folder of left) rmSync(folder, { recursive: true, force: true })
+})
+
+function which(program) {
+  for (const folder of process.env.PATH.split(delimiter)) {
+    try {
+      return readFileSync(join(folder, program)) && join(folder, program)
+    } catch {
+      // Not here.
+    }
+  }
+  throw new Error(`there is no ${program} on the PATH`)
+}
+
+export class Sandbox {
+  /** Not in /dev/shm: it may be mounted noexec. */
+  folder = mkdtempSync(join(tmpdir(), 'robust-lock-sandbox-'))
+  /** Where the segments of what runs here are. */
+  segments = mkdtempSync('/dev/shm/robust-lock-sandbox-')
+  #env
+
+  constructor({ registry = 'http://127.0.0.1:9/' } = {}) {
+    left.push(this.folder, this.segments)
+    for (const folder of ['bin', 'home']) mkdirSync(join(this.folder, folder))
+    for (const program of ['sh', 'env']) symlinkSync(which(program), join(this.folder, 'bin', program))
+    symlinkSync(process.execPath, join(this.folder, 'bin', 'node'))
+    writeFileSync(join(this.folder, 'package.json'), JSON.stringify({ private: true }))
+    this.#env = {
+      PATH: join(this.folder, 'bin'),
+      HOME: join(this.folder, 'home'),
+      TMPDIR: tmpdir(),
+      ROBUST_LOCK_DIR: this.segments,
+      npm_config_registry: registry,
+      npm_config_cache: join(this.folder, 'home', 'cache'),
+      npm_config_fetch_retries: '0',
+      npm_config_audit: 'false',
+      npm_config_fund: 'false',
+      npm_config_update_notifier: 'false',
+    }
+  }
+
+  path(...parts) {
+    return join(this.folder, ...parts)
+  }
+
+  copy(from, to) {
+    cpSync(from, this.path(to), { recursive: true })
+  }
+
+  /** Runs a program here. Gives what it wrote, and throws with all of it if it fails. */
+  async run(program, arguments_, { env = {}, node, fails = false } = {}) {
+    const options = { cwd: this.folder, encoding: 'utf8', env: { ...this.#env, ...env }, timeout: 120_000, killSignal: 'SIGKILL' }
+    if (node !== undefined) {
+      // `node` on the PATH is the one under test, too.
+      const bin = mkdtempSync(this.path('bin-'))
+      symlinkSync(node, join(bin, 'node'))
+      options.env.PATH = `${bin}${delimiter}${options.env.PATH}`
+    }
+    const [error, stdout, stderr] = await new Promise((settle) => {
+      execFile(program, arguments_, options, (...ended) => settle(ended))
+    })
+    if ((error !== null) !== fails) {
+      throw new Error(`${program} ${arguments_.join(' ')}: ${error?.signal ?? `code ${error?.code ?? 0}`}\n${stdout}${stderr}`)
+    }
+    return { stdout, stderr }
+  }
+
+  /** npm, as a user would call it, from the machine's own installation. */
+  npm(...arguments_) {
+    return this.run(process.execPath, [process.env.npm_execpath ?? which('npm'), ...arguments_])
+  }
+}
+
+let number = 0
+
+/** The environment of one run: segments that no other run sees. */
+export function alone(sandbox) {
+  const folder = join(sandbox.segments, String(++number))
+  mkdirSync(folder, { mode: 0o700 })
+  return { ROBUST_LOCK_DIR: folder }
+}

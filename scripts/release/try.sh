@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes this machine's packages as a release does, and tries them where there is neither a compiler nor a
+# network.
+#
+#   try.sh [pack|bundle ...]       packaging/pack.test.mjs and so on; all
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+binaries=target/release-binaries
+arch=$(node -p process.arch)
+libc=gnu
+if grep -q /ld-musl- "/proc/$$/maps"; then libc=musl; fi
+if [ "$arch" = arm ]; then libc=gnueabihf; fi
+
+npm run --silent build
+rm -rf "$binaries"
+if python3 -m pip --version >/dev/null 2>&1; then
+  ROBUST_LOCK_OUT=$binaries bash scripts/arch/build.sh "linux-$arch-$libc"
+  node scripts/release/check-binary.mjs "$binaries"/*.node
+else
+  echo "not run: the checks of the released module: it is linked by zig, which pip brings, and there is no pip"
+  mkdir -p "$binaries"
+  cp "robust-lock.linux-$arch-$libc.node" "$binaries/"
+fi
+node scripts/release/pack.mjs --binaries "$binaries" --only "linux-$arch-$libc"
+npm ci --prefix packaging --no-audit --no-fund --prefer-offline --loglevel=error
+node packaging/nodes.mjs
+
+# Without a network: only the loopback interface, if there is an ip(8) to raise it.
+alone=()
+if unshare --net true 2>/dev/null; then
+  alone=(unshare --net)
+elif unshare --map-root-user --net true 2>/dev/null; then
+  alone=(unshare --map-root-user --net)
+fi
+failed=0
+for suite in "${@:-pack bundle}"; do
+  for one in $suite; do
+    "${alone[@]}" sh -c 'ip link set lo up 2>/dev/null; exec node "$0"' "packaging/$one.test.mjs" || failed=1
+  done
+done
+exit "$failed"
