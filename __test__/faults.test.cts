@@ -3,12 +3,12 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
 import { openManager } from 'robust-lock'
+import { throws } from './fixtures/expect.cjs'
 import { open, release, take, tryTake } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
-import { copySegment, isWaitedFor, owner, patch, wordAt } from './fixtures/segment.cjs'
+import { copySegment, isWaitedFor, owner, patch, recordedTidAt, wordAt } from './fixtures/segment.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
@@ -169,12 +169,36 @@ test('a segment that is replaced under running processes: they go on with theirs
     const guard = next.retrieveLock(locker.id).lockSync()
     locker.lockSync().unlock()
     guard.unlock()
-    await turn()
   } finally {
     process.off('warning', keep)
   }
   assert.equal(warnings, ['ERR_ROBUST_LOCK_STALE_SEGMENT'])
 })
+
+for (const how of ['lock', 'lockSync'] as const) {
+  test(`an owner that seems to be lost, and cannot be proven to be, is told by a ${how}() that waits`, async () => {
+    const options = { name: unique() }
+    const manager = openManager(options)
+    const locker = manager.allocateLock()
+    const [victim, tenant] = [new ProcessPeer(), new ProcessPeer()]
+    await open(victim, options)
+    await open(tenant, options)
+    await take(victim, locker.id)
+    await victim.kill()
+    // As if the number of the one that has died were that of the one that lives.
+    for (const at of [wordAt(manager.path, locker.id, 'main'), recordedTidAt(locker.id)]) patch(manager.path, at, Uint32Array.of(tenant.pid))
+    const warned = new Promise<Error & { code?: string }>((resolve) => process.once('warning', resolve))
+    const waiting = how === 'lock' ? locker.lock() : Promise.reject(throws(() => locker.lockSync({ timeout: 700 }), 'ERR_ROBUST_LOCK_TIMEOUT'))
+    waiting.catch(() => {})
+    const { code, message } = await warned
+    assert.is(code, 'ERR_ROBUST_LOCK_LOST_OWNER')
+    assert.match(message, `Lock ${locker.id} `)
+    assert.match(message, `thread ${tenant.pid} `)
+    assert.is(locker.tryLock(), undefined, 'it is left alone')
+    await tenant.kill()
+    assert.is((await waiting.catch(() => locker.lock())).ownerDied, true)
+  })
+}
 
 /** The wall clock goes forth and back by an hour with every look at it; the other clocks are as they are. */
 const JUMPING_CLOCK = `

@@ -198,6 +198,6 @@ export class Locker {
     this.#checkOpen()
     const { native, handle } = this.#state.segment
     if (!native.free(handle, this.id, this.#generation)) throw lastError(native)
-    this.#state.segment.warnIfStale()
+    this.#state.segment.warn()
   }
 }

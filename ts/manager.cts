@@ -4,7 +4,7 @@ import { LockError, checkInteger, checkOptions, invalidType, outOfRange } from '
 import { Locker, type LockOptions, type Pool, type WaitOptions } from './locker.cjs'
 import { TOKEN, lastError } from './native.cjs'
 import { type MultiGuard, inOrder, lockAll, lockAllSync } from './several.cjs'
-import { nativeModule, segmentOf, warnIfAnyStale, type Segment } from './segment.cjs'
+import { nativeModule, segmentOf, warnOfAny, type Segment } from './segment.cjs'
 
 const MAX_LOCKS = 2 ** 20
 const MODES = ['open-or-create', 'open', 'create'] as const
@@ -85,7 +85,7 @@ export function openManager(options: OpenOptions): Manager {
   const handle = native.open(file, MODES.indexOf(mode), capacity, inUse)
   if (handle < 0) throw lastError(native)
   const created = native.results[TOKEN] === 1
-  warnIfAnyStale()
+  warnOfAny()
   return new Manager(segmentOf(native, handle, file), file, created)
 }
 
@@ -124,7 +124,7 @@ export class Manager {
     if (ticket === -1) throw lastError(this.#segment.native)
     const id = ticket < 0 ? -2 - ticket : ticket % MAX_LOCKS
     const generation = ticket < 0 ? -1 : Math.floor(ticket / MAX_LOCKS)
-    this.#segment.warnIfStale()
+    this.#segment.warn()
     return new Locker(this.#segment.state(id), generation, this.#pool)
   }
 
@@ -205,7 +205,7 @@ export class Manager {
   freeAllLocks(): void {
     const { native, handle } = this.#open()
     if (!native.freeAll(handle)) throw lastError(native)
-    this.#segment.warnIfStale()
+    this.#segment.warn()
   }
 
   /** How many more locks can be allocated. */

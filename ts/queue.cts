@@ -129,7 +129,7 @@ export class LockState {
       if (!this.isOwned && this.#first !== undefined) this.#arm()
       if (native.results[STALE_SEEN] !== 0) {
         native.results[STALE_SEEN] = 0
-        this.segment.warnIfStale()
+        this.segment.warn()
       }
     }
   }
@@ -242,7 +242,7 @@ export class LockState {
    */
   offered(instead: number): boolean {
     const { native } = this.segment
-    if (instead === STALE) this.segment.warnIfStale()
+    if (instead === STALE) this.segment.warn()
     else if (instead !== BUSY) {
       this.#rejectAll(refusal(native, instead, this.id))
       return false

@@ -7,7 +7,8 @@ const LONGEST_WAIT_IN_PLACE = 20
 /** A segment as this thread has it: one object, however many managers. It lives as long as the thread. */
 export class Segment {
   readonly #states = new Map<number, LockState>()
-  #warned = false
+  #warnedStale = false
+  #warnedOf = 0
 
   constructor(
     readonly native: Native,
@@ -32,10 +33,20 @@ export class Segment {
     if (before === 0 || pendingWaits === 0) this.native.keepAlive(pendingWaits > 0)
   }
 
-  /** Tells once that the segment's file is gone from under us. */
-  warnIfStale(): void {
-    if (this.#warned || !this.native.isStale(this.handle)) return
-    this.#warned = true
+  /** Tells once what is wrong: the segment's file is gone from under us, or an owner seems to be lost. */
+  warn(): void {
+    const trouble = this.native.trouble(this.handle)
+    if (trouble === 0) return
+    const [id, tid = 0] = this.native.suspicion(this.handle) ?? []
+    if (tid !== this.#warnedOf) {
+      this.#warnedOf = tid
+      process.emitWarning(
+        `Lock ${id} of ${this.path} names thread ${tid} as its owner, which does not seem to be so: the owner has died without the kernel's release, and its number has been given again. That cannot be proven, so the lock is left as it is until that thread ends (ps -L -p shows its process).`,
+        { type: 'RobustLockWarning', code: 'ERR_ROBUST_LOCK_LOST_OWNER' },
+      )
+    }
+    if (this.#warnedStale || (trouble & 1) === 0) return
+    this.#warnedStale = true
     process.emitWarning(
       `The segment ${this.path} has been deleted while it is in use (systemd-logind does so at logout, unless RemoveIPC=no). Processes that start now make another one, and do not exclude this one.`,
       { type: 'RobustLockWarning', code: 'ERR_ROBUST_LOCK_STALE_SEGMENT' },
@@ -87,6 +98,6 @@ export function segmentOf(native: Native, handle: number, path: string): Segment
 }
 
 /** Looks at all of them: another one may have taken the place of one that was deleted. */
-export function warnIfAnyStale(): void {
-  for (const segment of segments) segment.warnIfStale()
+export function warnOfAny(): void {
+  for (const segment of segments) segment.warn()
 }

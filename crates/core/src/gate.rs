@@ -22,7 +22,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::layout::Slot;
-use crate::recover::{Effort, recover};
+use crate::recover::{Effort, recover, suspect};
 use crate::slot::{Lock, Refusal};
 use crate::sys::clock::{self, NS_PER_MS};
 use crate::sys::mutex::{Lock as MutexLock, Mutex, gettid};
@@ -141,7 +141,9 @@ impl Waiter<'_> {
         match main.lock_for(self.cut(MAIN_SLICE_NS)?) {
             MutexLock::Got { owner_died } => Ok(Some(owner_died)),
             MutexLock::Busy => {
-                recover(self.lock.segment, main, Effort::Full);
+                if !recover(self.lock.segment, main, Effort::Full) {
+                    suspect(self.lock.segment, self.lock.slot);
+                }
                 Ok(None)
             }
             MutexLock::Own => Err(Refusal::Own),

@@ -11,15 +11,17 @@
 //!   nobody is robbed of an owner's death that was on its way.
 //! - It does what the kernel would have done, in one compare-and-swap; dying before or after it
 //!   leaves nothing half done, and a second call finds nothing to do.
-//! - It never waits: if somebody else is at it, it is left to him.
+//! - It never waits: if somebody else is at it, it is left to him. Even if he is stopped: with the mutex
+//!   healed without him he could, when he goes on, take it from a third one of the same TID.
 //!
-//! What is left: the TID is given to a new thread that maps this segment. Then there is no proof, and
-//! the mutex stays as it is until that thread has ended; and if that happens between the last proof
-//! and the swap *and* the new thread takes this very mutex, which it cannot: the word is not free.
+//! What is left: the TID is given to a new thread that maps this segment, or whose maps may not be read.
+//! Then there is no proof, and the mutex stays as it is until that thread has ended; [`suspect`] tells.
+//! That it happens between the last proof and the swap does no harm: the new thread cannot have taken
+//! this very mutex, whose word was not free.
 
 use core::sync::atomic::Ordering;
 
-use crate::layout::RECOVERY_AT;
+use crate::layout::{RECOVERY_AT, Slot};
 use crate::segment::Segment;
 use crate::sys::clock::{self, NS_PER_MS};
 use crate::sys::mutex::{Mutex, TID_MASK, gettid};
@@ -53,6 +55,22 @@ pub fn recover(segment: &Segment, mutex: &Mutex, effort: Effort) -> bool {
     mutex.word().load(Ordering::Acquire) == seen
         && gone(segment, tid, Effort::Full)
         && mutex.bequeath(seen)
+}
+
+/// What cannot be proven is told, and left alone. Called when main was not to be had: the record beside
+/// it was written by a thread of the number that its word names, but in another process than the one
+/// which has that number now. The record is advice, and can be older than its owner; so this is no proof.
+pub fn suspect(segment: &Segment, slot: &Slot) {
+    let tid = slot.main.owner();
+    if tid == 0 || slot.owner_tid.load(Ordering::Relaxed) != tid {
+        return;
+    }
+    let pid = slot.owner_pid.load(Ordering::Relaxed);
+    if proc::belongs_to(tid, pid, slot.owner_start.load(Ordering::Relaxed)) == Some(false)
+        && slot.main.owner() == tid
+    {
+        segment.suspect(slot, tid);
+    }
 }
 
 fn gone(segment: &Segment, tid: u32, effort: Effort) -> bool {

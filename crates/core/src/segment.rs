@@ -32,6 +32,8 @@ pub struct Segment {
     path: PathBuf,
     created_us: u64,
     stale: AtomicBool,
+    /// A lock whose owner seems to be lost: 0, or its id and the TID in its word.
+    suspicion: AtomicU64,
     /// Serialises recoveries in this process, as the recovery byte does between processes.
     pub(crate) recovering: ProcessMutex<()>,
     /// When /proc/PID/maps was last read for a tryLock.
@@ -64,6 +66,7 @@ impl Segment {
             path: path.to_owned(),
             created_us,
             stale: AtomicBool::new(false),
+            suspicion: AtomicU64::new(0),
             recovering: ProcessMutex::new(()),
             maps_read_ns: AtomicU64::new(0),
             own_pid: std::process::id(),
@@ -213,6 +216,19 @@ impl Segment {
 
     pub(crate) fn is_known_stale(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn suspect(&self, slot: &Slot, tid: u32) {
+        let at = core::ptr::from_ref(slot).addr() - self.base.addr().get() - SLOTS_AT;
+        let id = (at / size_of::<Slot>()) as u64;
+        self.suspicion.store(id << 32 | u64::from(tid), Ordering::Relaxed);
+    }
+
+    /// A lock, and the thread that its word names although another one seems to have taken it, which is
+    /// gone: seen by a wait of this process, and left alone for want of a proof.
+    pub fn suspicion(&self) -> Option<(u32, u32)> {
+        let seen = self.suspicion.load(Ordering::Relaxed);
+        (seen != 0).then_some(((seen >> 32) as u32, seen as u32))
     }
 
     /// Whether the file has lost its name: processes that start now make another segment, and do not

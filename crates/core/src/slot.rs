@@ -268,9 +268,10 @@ impl Lock {
         if self.slot.main.owner() == thread.tid() { Ok(()) } else { Err(Refusal::NotHeld) }
     }
 
-    /// Whether a wait in this process has seen that the segment's file is deleted.
-    pub fn in_deleted_file(&self) -> bool {
-        self.segment.is_known_stale()
+    /// Whether a wait in this process has seen that the segment's file is deleted, or an owner that
+    /// seems to be lost.
+    pub fn is_troubled(&self) -> bool {
+        self.segment.is_known_stale() || self.segment.suspicion().is_some()
     }
 
     /// Whether nobody has it, nor stands at its gate: as it looks, which is nothing to rely on.

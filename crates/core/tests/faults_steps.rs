@@ -8,9 +8,9 @@ mod support;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use robust_lock_core::{Manager, OpenOptions};
+use robust_lock_core::{Manager, OpenOptions, Refusal};
 use support::faults::{gettid, owner, unlist};
-use support::steps::killed_after;
+use support::steps::{killed_after, stopped_after};
 use support::{
     ADMIN_AT, Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at, word_offset,
 };
@@ -166,20 +166,57 @@ fn a_recovery_killed_at_every_step_leaves_it_to_the_next() {
     let manager = open(segment.path(), None);
     let id = manager.allocate().unwrap().id;
     let lock = manager.lock(id).unwrap();
-    let prepare = |n| {
-        let mut victim = Peer::new();
-        let opened = format!("open {}", segment.path().display());
-        for command in [&opened, "lock 0", "unlist"] {
-            assert_eq!(victim.ask(command), "done");
+    at_each_place(
+        |_| healer_of_a_loss(segment.path(), id),
+        "try 0",
+        |n| {
+            assert!(lock.try_acquire().unwrap().owner_died, "call {n}");
+            lock.release(false).unwrap();
+        },
+    );
+}
+
+/// Who can heal a lock that the kernel has just lost.
+fn healer_of_a_loss(path: &Path, id: u32) -> Peer {
+    let opened = format!("open {}", path.display());
+    let lock = format!("lock {id}");
+    let mut victim = Peer::new();
+    for command in [&opened, &lock, "unlist"] {
+        assert_eq!(victim.ask(command), "done");
+    }
+    victim.kill();
+    assert_ne!(owner(path, slot_at(id)), 0, "lost by the kernel");
+    let mut healer = Peer::new();
+    assert_eq!(healer.ask(&opened), "done");
+    healer
+}
+
+/// If another one could go past it, it could take the lock from a third one when it goes on.
+#[test]
+fn a_recovery_stopped_in_the_middle_is_waited_for_until_it_ends() {
+    let segment = TempSegment::new("recovery-stopped");
+    let manager = open(segment.path(), None);
+    let id = manager.allocate().unwrap().id;
+    let lock = manager.lock(id).unwrap();
+    let mut waited = 0;
+    for n in 0.. {
+        let mut healer = healer_of_a_loss(segment.path(), id);
+        let stopped = stopped_after(&mut healer, "try 0", n);
+        let tried = lock.try_acquire();
+        let is_done = stopped.is_done;
+        drop(stopped);
+        match tried {
+            Ok(acquired) => assert!(acquired.owner_died && !is_done, "call {n}"),
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::Busy, "call {n}");
+                waited += 1;
+                assert!(lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died);
+            }
         }
-        victim.kill();
-        assert_ne!(owner(segment.path(), slot_at(id)), 0, "call {n}: lost by the kernel");
-        let mut healer = Peer::new();
-        assert_eq!(healer.ask(&opened), "done");
-        healer
-    };
-    at_each_place(prepare, "try 0", |n| {
-        assert!(lock.try_acquire().unwrap().owner_died, "call {n}");
         lock.release(false).unwrap();
-    });
+        if is_done {
+            break;
+        }
+    }
+    assert!(waited > 1, "stopped {waited} times in the middle, or with the lock");
 }

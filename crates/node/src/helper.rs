@@ -125,7 +125,7 @@ impl Waiter {
     /// Asked between two slices of the wait.
     fn is_wanted(self: &Arc<Self>) -> bool {
         let mut state = locked(&self.state);
-        if self.lock.in_deleted_file() && state.stale == Some(false) {
+        if self.lock.is_troubled() && state.stale == Some(false) {
             state.stale = Some(true);
             self.inbox.post(Arc::clone(self));
         }

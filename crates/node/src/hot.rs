@@ -26,7 +26,7 @@ pub(crate) mod verdict {
     pub const FORKED: u32 = 9;
     pub const BROKEN: u32 = 10;
     pub const NO_SUCH_LOCK: u32 = 11;
-    /// No verdict on a lock: its helper has seen that the segment's file is deleted.
+    /// No verdict on a lock: its helper has seen something that is to be warned of.
     pub const STALE: u32 = 12;
 }
 
@@ -175,7 +175,7 @@ fn block(
     let waiter = state.waiters.borrow().get(&place_of(key)).cloned();
     let wanted = waiter.as_ref().is_some_and(|waiter| waiter.stand_down());
     let outcome = lock.acquire(timeout_ms, &mut || {
-        if lock.in_deleted_file() {
+        if lock.is_troubled() {
             state.answer(Answer::Stale, 1.0);
         }
         call_into_js(env, state)

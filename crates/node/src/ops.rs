@@ -148,10 +148,19 @@ pub fn is_held(env: Env, segment: u32, id: u32) -> napi::Result<bool> {
     Ok(state(&env)?.lock(segment, id).is_some_and(|lock| lock.is_held()))
 }
 
-/// Whether the segment's file has been deleted.
+/// What is to be warned of. Bit 0: the segment's file has been deleted. Bit 1: there is a `suspicion`.
 #[napi]
-pub fn is_stale(env: Env, segment: u32) -> napi::Result<bool> {
-    Ok(manager(state(&env)?, segment)?.segment().is_stale())
+pub fn trouble(env: Env, segment: u32) -> napi::Result<u32> {
+    let manager = manager(state(&env)?, segment)?;
+    let segment = manager.segment();
+    Ok(u32::from(segment.is_stale()) | u32::from(segment.suspicion().is_some()) << 1)
+}
+
+/// A lock and the thread that its word names, if that seems not to be its holder; see the core.
+#[napi]
+pub fn suspicion(env: Env, segment: u32) -> napi::Result<Option<Vec<u32>>> {
+    let suspicion = manager(state(&env)?, segment)?.segment().suspicion();
+    Ok(suspicion.map(|(id, tid)| vec![id, tid]))
 }
 
 /// Sends a helper to wait for the lock. False: no helper could be started.

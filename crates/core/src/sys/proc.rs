@@ -38,12 +38,30 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     (digits.len() == 32 && value != 0).then(|| value.to_be_bytes())
 }
 
-/// When this process started, in clock ticks since boot: /proc/self/stat, field 22. 0 if unreadable.
+/// When this process started, in clock ticks since boot. 0 if that cannot be read.
 pub fn own_start() -> u64 {
-    let stat = fs::read("/proc/self/stat").unwrap_or_default();
+    start("self").unwrap_or(0)
+}
+
+/// /proc/PID/stat, field 22.
+fn start(pid: &str) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    let field = after_name(&stat).split_ascii_whitespace().nth(19);
-    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+    after_name(&stat).split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether thread `tid` is one of process `pid`, which started at `started`. None: nothing is known.
+pub fn belongs_to(tid: u32, pid: u32, started: u64) -> Option<bool> {
+    if !is_our_proc().ok()? {
+        return None;
+    }
+    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let its_process = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim();
+    if its_process != pid.to_string() {
+        return Some(false);
+    }
+    (started != 0).then_some(start(its_process)? == started)
 }
 
 /// What follows the second field of a stat file: the name, which may contain anything but ends with the
@@ -158,6 +176,12 @@ mod tests {
         let world = world().unwrap().unwrap();
         assert_ne!(world.pid_ns, 0);
         assert_ne!(own_start(), 0);
+        let me = std::process::id();
+        assert_eq!(belongs_to(gettid(), me, own_start()), Some(true));
+        assert_eq!(belongs_to(gettid(), me, own_start() + 1), Some(false));
+        assert_eq!(belongs_to(gettid(), me + 1, own_start()), Some(false));
+        assert_eq!(belongs_to(gettid(), me, 0), None);
+        assert_eq!(belongs_to(0x3fff_fff0, me, own_start()), None);
         assert_eq!(parse_uuid("no-uuid"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A child that is killed after each system call of what it does.
+//! A child that is killed, or stopped, after each system call of what it does.
 
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -7,21 +7,27 @@ use nix::unistd::Pid;
 
 use super::Peer;
 
-/// Lets the child do `command` and kills it after its `n`th system call: true. False if it had done it
-/// before that; it is killed then, too. It must answer `tid` with the thread that serves.
-pub fn killed_after(peer: &mut Peer, command: &str, n: usize) -> bool {
+/// A child whose serving thread stands still. It must answer `tid` with that thread.
+pub struct Stopped<'a> {
+    peer: &'a mut Peer,
+    tid: Pid,
+    /// It has done its command; what it has not done is to answer.
+    pub is_done: bool,
+}
+
+/// Lets the child do `command` and stops it after the `n`th system call of it, or at its end.
+pub fn stopped_after<'a>(peer: &'a mut Peer, command: &str, n: usize) -> Stopped<'a> {
     let tid = Pid::from_raw(peer.ask("tid").parse().unwrap());
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
     ptrace::seize(tid, options).unwrap();
     ptrace::interrupt(tid).unwrap();
-    let stopped = || waitpid(tid, Some(WaitPidFlag::__WALL)).unwrap();
-    assert!(matches!(stopped(), WaitStatus::PtraceEvent(..)));
+    assert!(matches!(next_stop(tid), WaitStatus::PtraceEvent(..)));
     peer.tell(command);
     let mut calls = 0;
     // The first one is the read(2) that it is waiting in.
     while calls <= n {
         ptrace::syscall(tid, None).unwrap();
-        match stopped() {
+        match next_stop(tid) {
             WaitStatus::PtraceSyscall(_) => {}
             other => panic!("{command}, after {calls} calls: {other:?}"),
         }
@@ -32,11 +38,25 @@ pub fn killed_after(peer: &mut Peer, command: &str, n: usize) -> bool {
             break;
         }
     }
-    peer.child.kill().unwrap();
-    // A traced thread is the tracer's to bury, before its process can be.
-    while !matches!(stopped(), WaitStatus::Signaled(..) | WaitStatus::Exited(..)) {}
-    peer.kill();
-    calls > n
+    Stopped { peer, tid, is_done: calls <= n }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let _ = self.peer.child.kill();
+        // A traced thread is the tracer's to bury, before its process can be.
+        while !matches!(next_stop(self.tid), WaitStatus::Signaled(..) | WaitStatus::Exited(..)) {}
+        self.peer.kill();
+    }
+}
+
+fn next_stop(tid: Pid) -> WaitStatus {
+    waitpid(tid, Some(WaitPidFlag::__WALL)).unwrap()
+}
+
+/// Kills it there: true. False if it had done the command before that; it is killed then, too.
+pub fn killed_after(peer: &mut Peer, command: &str, n: usize) -> bool {
+    !stopped_after(peer, command, n).is_done
 }
 
 /// write(2) to standard output.
