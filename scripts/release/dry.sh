@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Walks a whole release without publishing anything, and lists what one would publish.
+#
+#   dry.sh [PLATFORM ...]       linux-x64-gnu and so on; all
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+hindrances=()
+step() {
+  printf '\n== %s\n' "$*"
+  "$@" || hindrances+=("$*")
+}
+must() {
+  printf '\n== %s\n' "$*"
+  "$@" || { printf '** failed: %s\n' "$*"; exit 1; }
+}
+
+[ -z "$(git status --porcelain)" ] || hindrances+=('there are changes that are not committed')
+version=$(node -p 'require("./package.json").version')
+step node scripts/release/check-version.mjs "v$version"
+must npm ci --no-audit --no-fund --prefer-offline --loglevel=error
+rm -rf dist
+must npm run --silent build
+export ROBUST_LOCK_OUT=target/release-binaries
+rm -rf "$ROBUST_LOCK_OUT"
+must bash scripts/ci/modules.sh "${@:-all}"
+ROBUST_LOCK_BINARIES=$ROBUST_LOCK_OUT must bash scripts/release/try.sh pack
+step node scripts/release/publish.mjs --dry-run
+[ -n "${GITHUB_REPOSITORY:-}" ] || hindrances+=('the packages name no repository: that is known where GITHUB_REPOSITORY is set, and provenance demands it')
+
+printf '\n== A release of %s would publish, in this order:\n' "$version"
+node scripts/release/list.mjs
+printf '\nand lay the tarballs and SHA256SUMS beside the GitHub release v%s.\n' "$version"
+if [ ${#hindrances[@]} -gt 0 ]; then
+  printf '\nIt would stop at:\n'
+  printf '  - %s\n' "${hindrances[@]}"
+fi
