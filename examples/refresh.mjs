@@ -1,44 +1,52 @@
 // The refresh after a reboot: a program keeps the ids of its locks in its database, which survives; the
 // segment does not. Whoever is first makes it anew, with these ids taken from the first instant.
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { openManager } from 'robust-lock'
 
-const folder = mkdtempSync(join(tmpdir(), 'example-refresh-'))
-const database = join(folder, 'containers.json')
-const name = `example-refresh-${process.pid}`
+const [folder, command, name] = process.argv.slice(2)
 
-/** What a program does at every start, whether there was a reboot or not. */
-function start() {
+/** What the program does at every start, whether there was a reboot or not. */
+function start(database) {
   const containers = JSON.parse(readFileSync(database, 'utf8'))
-  const manager = openManager({ name, inUse: containers.map(({ lock }) => lock) })
-  console.log(manager.created ? 'made the segment anew, from the database' : 'found the segment')
+  const manager = openManager({ name: basename(folder), inUse: containers.map(({ lock }) => lock) })
+  if (manager.created) console.log('(the segment is made anew, from the database)')
   return { manager, containers }
 }
 
-function add({ manager, containers }, container) {
-  const locker = manager.allocateLock()
-  containers.push({ container, lock: locker.id })
-  writeFileSync(database, JSON.stringify(containers))
-  console.log(`${container} has lock ${locker.id}`)
+function program() {
+  const database = join(folder, 'containers.json')
+  const { manager, containers } = start(database)
+  if (command === 'add') {
+    const { id } = manager.allocateLock()
+    writeFileSync(database, JSON.stringify([...containers, { name, lock: id }]))
+    console.log(`${name} has lock ${id}`)
+  } else if (command === 'remove') {
+    const removed = containers.find((one) => one.name === name)
+    writeFileSync(database, JSON.stringify(containers.filter((one) => one !== removed)))
+    manager.retrieveLock(removed.lock).free()
+    console.log(`${name} is removed, and lock ${removed.lock} is free again`)
+  } else {
+    rmSync(manager.path) // as a reboot does it
+  }
 }
 
-writeFileSync(database, '[]')
-const before = start()
-for (const container of ['web', 'db', 'cache']) add(before, container)
-before.manager.retrieveLock(1).free() // db is removed
-before.containers.splice(1, 1)
-writeFileSync(database, JSON.stringify(before.containers))
+function show() {
+  const folder = mkdtempSync(join(tmpdir(), 'example-refresh-'))
+  const run = (...args) => execFileSync(process.execPath, [process.argv[1], folder, ...args], { stdio: 'inherit' })
+  writeFileSync(join(folder, 'containers.json'), '[]')
+  for (const name of ['web', 'db', 'cache']) run('add', name)
+  run('remove', 'db')
+  console.log('the machine is rebooted')
+  run('reboot')
+  run('add', 'queue') // gets the free id, not web's or cache's
+  const ids = JSON.parse(readFileSync(join(folder, 'containers.json'), 'utf8')).map(({ lock }) => lock)
+  console.log(`no lock is shared: ${new Set(ids).size === ids.length}`)
+  run('reboot')
+  rmSync(folder, { recursive: true })
+}
 
-start() // another process, the same boot
-
-rmSync(before.manager.path) // the reboot: the tmpfs is gone, the database is not
-process.on('warning', () => {}) // (this process has the old segment still, and would say so)
-const after = start()
-add(after, 'queue') // gets the free id, not web's or cache's
-const taken = after.containers.map(({ lock }) => lock)
-console.log(`no lock is shared: ${new Set(taken).size === taken.length}`)
-
-rmSync(after.manager.path)
-rmSync(folder, { recursive: true })
+if (folder === undefined) show()
+else program()
