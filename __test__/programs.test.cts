@@ -107,6 +107,16 @@ test("the README's example is the one in examples/", () => {
   assert.is(file.split('\n').slice(1).join('\n'), shown)
 })
 
+test('the README names every code, and no other', () => {
+  const read = (file: string): string => readFileSync(join(root, file), 'utf8')
+  const table = /\| code `ERR_ROBUST_LOCK_…`[^]*?\n\n/.exec(read('README.md'))?.[0] ?? ''
+  const named = table.split('\n').flatMap((row) => [...(row.split('|')[1] ?? '').matchAll(/`([A-Z_]+)`/g)].map(([, code]) => code))
+  const typed = [...read('ts/errors.cts').matchAll(/^ {2}\| 'ERR_ROBUST_LOCK_([A-Z_]+)'$/gm)].map(([, code]) => code)
+  assert.ok(typed.length > 20)
+  // A warning's, and no error's.
+  assert.equal(named.sort(), [...typed, 'STALE_SEGMENT'].sort())
+})
+
 test('nothing is left but the segments that keep their names', () => {
   const kept = readdirSync(folder).filter((name) => !['robust-lock-example', 'example-single-instance', 'tmp'].includes(name))
   assert.equal(kept, [])
