@@ -109,7 +109,7 @@ test('options of a wait, and the function of a section', async () => {
     [{ timeout: -1 }, RANGE],
     [{ timeout: -Infinity }, RANGE],
   ]
-  const signals: [unknown, string][] = [null, 5, 'signal', {}, new AbortController(), { aborted: false }].map((signal) => [{ signal }, TYPE])
+  const signals: [unknown, string][] = [null, 5, 'signal', {}, new AbortController(), { aborted: false }, { aborted: false, addEventListener() {} }].map((signal) => [{ signal }, TYPE])
   for (const [options, code] of [...cases, ...signals]) {
     await rejects(locker.lock(wrong(options)), code)
     await rejects(locker.withLock(() => assert.unreachable(), wrong<LockOptions>(options)), code)

@@ -34,18 +34,18 @@ function program() {
 }
 
 function show() {
-  const folder = mkdtempSync(join(tmpdir(), 'example-refresh-'))
-  const run = (...args) => execFileSync(process.execPath, [process.argv[1], folder, ...args], { stdio: 'inherit' })
-  writeFileSync(join(folder, 'containers.json'), '[]')
-  for (const name of ['web', 'db', 'cache']) run('add', name)
+  const own = mkdtempSync(join(tmpdir(), 'example-refresh-'))
+  const run = (...args) => execFileSync(process.execPath, [process.argv[1], own, ...args], { stdio: 'inherit' })
+  writeFileSync(join(own, 'containers.json'), '[]')
+  for (const container of ['web', 'db', 'cache']) run('add', container)
   run('remove', 'db')
   console.log('the machine is rebooted')
   run('reboot')
   run('add', 'queue') // gets the free id, not web's or cache's
-  const ids = JSON.parse(readFileSync(join(folder, 'containers.json'), 'utf8')).map(({ lock }) => lock)
+  const ids = JSON.parse(readFileSync(join(own, 'containers.json'), 'utf8')).map(({ lock }) => lock)
   console.log(`no lock is shared: ${new Set(ids).size === ids.length}`)
   run('reboot')
-  rmSync(folder, { recursive: true })
+  rmSync(own, { recursive: true })
 }
 
 if (folder === undefined) show()

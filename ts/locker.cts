@@ -31,10 +31,11 @@ function checkSignal(options: LockOptions | undefined): AbortSignal | undefined 
   const signal: unknown = options?.signal
   if (signal === undefined) return undefined
   // By what it can do: one of another realm is no instance of this one's class.
-  if (typeof signal !== 'object' || signal === null || !('aborted' in signal) || typeof (signal as AbortSignal).addEventListener !== 'function') {
-    throw invalidType('options.signal', 'an instance of AbortSignal', signal)
+  if (typeof signal === 'object' && signal !== null && 'aborted' in signal) {
+    const { addEventListener, removeEventListener } = signal as Partial<AbortSignal>
+    if (typeof addEventListener === 'function' && typeof removeEventListener === 'function') return signal as AbortSignal
   }
-  return signal as AbortSignal
+  throw invalidType('options.signal', 'an instance of AbortSignal', signal)
 }
 
 /** What a Locker knows of the manager that it was got from. */
