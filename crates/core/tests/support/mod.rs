@@ -111,6 +111,11 @@ impl Peer {
         self.lines.try_recv().ok()
     }
 
+    /// Its answer, or None if there is none in that time.
+    pub fn hear_within(&mut self, limit: Duration) -> Option<String> {
+        self.lines.recv_timeout(limit).ok()
+    }
+
     /// Its answer, or None if it has ended without one.
     pub fn hear_or_end(&mut self) -> Option<String> {
         use std::sync::mpsc::RecvTimeoutError;
@@ -170,6 +175,8 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Places in the file, as crates/core/src/layout.rs has them.
 pub const STAMPS_AT: u64 = 128;
 pub const ADMIN_AT: u64 = 256;
+pub const BITMAP_AT: u64 = 4096;
+pub const CHUNK_MAP_AT: u64 = 137_280;
 pub const SLOTS_AT: u64 = 196_608;
 pub const GATES_AT: [u64; 2] = [64, 128];
 pub const DIRTY_AT: u64 = 48;

@@ -1,0 +1,333 @@
+//! A process is killed at every instruction of allocating and freeing ids and of committing a chunk, and
+//! at a part of those of creating, opening and adopting a segment.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "support/jump.rs"]
+mod jump;
+#[path = "support/points.rs"]
+mod points;
+#[path = "support/scene.rs"]
+mod scene;
+mod support;
+#[path = "support/victim.rs"]
+mod victim;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use points::{Points, Visit, Way, can_run, report};
+use robust_lock_core::{Handle, Manager, OpenOptions};
+use scene::{Scene, View, got, id_in};
+use support::{ADMIN_AT, STAMPS_AT, TempSegment, open, options, patch, read, slot_at};
+use victim::{Asleep, End, Victim, in_a_process, mark, state};
+
+#[test]
+fn child_entry() {
+    scene::child();
+}
+
+/// One victim, up to one step; what is looked at while it stands there; its death.
+fn one(upto: u64, mut way: Way, body: &dyn Fn(), look: &mut dyn FnMut(End)) -> Visit {
+    let mut victim = Victim::new(body);
+    let pid = victim.pid();
+    let place = way.begin(&victim, upto);
+    let mut steps = place.as_ref().map_or(0, |place| place.step);
+    let seen = || {
+        steps += 1;
+        way.note(pid);
+    };
+    let end = victim.step(place, upto, seen, || Asleep::Wait);
+    look(end);
+    victim.kill();
+    Visit { end, steps, sleeps: 0 }
+}
+
+/// Kills `body` at all its steps: with nobody else about, and with a process that allocates while the
+/// victim stands still. `mine`: the one id that it may have taken, or given back.
+fn pool(name: &str, body: &dyn Fn(Manager), mine: &dyn Fn(u32, &BTreeSet<u32>) -> bool) {
+    let Scene { segment: _segment, view, mut crew } = Scene::new(name);
+    let before = view.allocated();
+    let (mut kills, begun) = (0, Instant::now());
+    for busy in [false, true] {
+        Points::All.visit(&mut |step, way| {
+            kills += 1;
+            let mut others = BTreeSet::new();
+            let path = crew.path.clone();
+            let body = || body(open(&path, None));
+            let waiter = &mut crew.waiter;
+            let mut take = || assert!(others.insert(id_in(&waiter.ask("allocate"))), "twice");
+            let mut whole = false;
+            let visit = one(step, way, &body, &mut |end| {
+                whole = end == End::Mark;
+                if busy {
+                    take();
+                }
+            });
+            take();
+            let place = format!("{name} after {step} steps");
+            let left = view.allocated();
+            assert!(before.is_subset(&left) && others.is_subset(&left), "{place}: {left:?}");
+            assert!(others.is_disjoint(&before), "{place}: {others:?} given twice");
+            let leaked: Vec<u32> = left
+                .iter()
+                .filter(|id| !before.contains(id) && !others.contains(id))
+                .copied()
+                .collect();
+            assert!(leaked.len() <= 1, "{place}: {leaked:?} have leaked");
+            assert!(leaked.iter().all(|&id| mine(id, &others)), "{place}: {leaked:?}, {others:?}");
+            // All can be locked, freed, allocated again by their number.
+            for id in left.difference(&before) {
+                let (_, died) = got(&crew.checker.ask(&format!("lock {id}")));
+                assert!(!died, "{place}: {id}");
+                assert_eq!(crew.checker.ask(&format!("release {id}")), "Ok(())");
+                for said in [format!("free {id}"), format!("given {id}"), format!("free {id}")] {
+                    assert!(crew.checker.ask(&said).starts_with("Ok("), "{place}: {said}");
+                }
+            }
+            assert_eq!(view.allocated(), before, "{place}");
+            view.check_header();
+            visit
+        });
+    }
+    report(name, kills, begun);
+}
+
+#[test]
+fn killed_anywhere_in_allocate() {
+    if can_run() {
+        let allocate = |manager: Manager| {
+            mark();
+            manager.allocate().unwrap();
+            mark();
+        };
+        // The lowest, or the next one if another process was faster.
+        pool("allocate", &allocate, &|id, _| (2..5).contains(&id));
+        let given = |manager: Manager| {
+            mark();
+            manager.allocate_given(50).unwrap();
+            mark();
+        };
+        pool("allocate-given", &given, &|id, _| id == 50);
+    }
+}
+
+#[test]
+fn killed_anywhere_in_free() {
+    if can_run() {
+        let free = |manager: Manager| {
+            let handle = manager.allocate_given(50).unwrap();
+            mark();
+            manager.free(handle).unwrap();
+            mark();
+        };
+        pool("free", &free, &|id, _| id == 50);
+    }
+}
+
+const CHUNK: u32 = 1;
+
+fn is_published(view: &View) -> bool {
+    let mut word = [0; 8];
+    view.file.read_exact_at(&mut word, support::CHUNK_MAP_AT).unwrap();
+    u64::from_ne_bytes(word) & (1 << CHUNK) != 0
+}
+
+/// Every slot of the chunk is as a new one must be.
+fn check_slots(view: &View, place: &str) {
+    let (image, created): ([u8; 48], [u8; 8]) = (view.read(64), view.read(56));
+    for id in CHUNK * 256..(CHUNK + 1) * 256 {
+        let mutexes = [0, 64, 128].map(|at| view.read::<48>(slot_at(id) + at) == image);
+        let dirty_and_generation: [u8; 8] = view.read(slot_at(id) + 48);
+        let token: [u8; 8] = view.read(slot_at(id) + 56);
+        let turn: [u8; 4] = view.read(slot_at(id) + support::TURN_AT);
+        let whole = mutexes == [true; 3] && dirty_and_generation == [0; 8] && turn == [0; 4];
+        assert!(whole && token == created, "{place}: lock {id} is published and not initialised");
+    }
+}
+
+#[test]
+fn killed_anywhere_in_a_chunk_commit() {
+    if !can_run() {
+        return;
+    }
+    let Scene { segment: _segment, view, mut crew } = Scene::new("chunk");
+    let first = CHUNK * 256;
+    let (mut kills, begun) = (0, Instant::now());
+    for waiting in [false, true] {
+        Points::Some(60).visit(&mut |step, way| {
+            kills += 1;
+            let place = format!("chunk commit after {step} steps");
+            // As if it had never been there, and worse: what its pages hold is noise.
+            patch(&crew.path, support::CHUNK_MAP_AT, &1u64.to_ne_bytes());
+            patch(&crew.path, slot_at(first), &[0xee; 65_536]);
+            let path = crew.path.clone();
+            let body = || {
+                let manager = open(&path, None);
+                mark();
+                manager.retrieve(first).unwrap();
+                mark();
+            };
+            let retrieve = format!("retrieve {first}");
+            let visit = one(step, way, &body, &mut |end| {
+                assert!(end != End::Mark || is_published(&view), "{place}: not done");
+                if is_published(&view) {
+                    check_slots(&view, &place);
+                } else if waiting {
+                    crew.waiter.tell(&retrieve);
+                    // It sleeps behind the victim, or has done the work; or this is tried too soon.
+                    support::until("it waits", || state(crew.waiter.tid) == 'S');
+                }
+            });
+            if let Some(said) = crew.waiter.hear() {
+                assert_eq!(said, format!("Ok({first})"), "{place}");
+            }
+            assert_eq!(crew.checker.ask(&retrieve), format!("Ok({first})"), "{place}");
+            check_slots(&view, &place);
+            for id in [first, first + 255] {
+                let (token, died) = got(&crew.checker.ask(&format!("lock {id}")));
+                assert!(!died && token == u64::from_ne_bytes(view.read(56)) + 1, "{place}");
+                assert_eq!(crew.checker.ask(&format!("release {id}")), "Ok(())");
+            }
+            view.check_header();
+            visit
+        });
+    }
+    report("chunk commit", kills, begun);
+}
+
+/// What a process of its own finds in a segment that others left; the checks are made there, too.
+fn open_elsewhere(path: &Path, check: impl FnOnce(Manager, bool)) {
+    in_a_process(|| {
+        let (manager, created) = Manager::open(&options(path)).unwrap();
+        check(manager, created);
+        String::new()
+    });
+}
+
+/// So that the first call in a process, with its probes, is another one.
+fn warm(path: &Path) {
+    Manager::open(&options(path)).unwrap();
+}
+
+#[test]
+fn killed_anywhere_in_open() {
+    if !can_run() {
+        return;
+    }
+    let (segment, other) = (TempSegment::new("open"), TempSegment::new("warm"));
+    open_elsewhere(segment.path(), |manager, _| assert_eq!(manager.allocate().unwrap().id, 0));
+    let view = View::new(segment.path());
+    let (mut kills, begun) = (0, Instant::now());
+    Points::Some(60).visit(&mut |step, way| {
+        kills += 1;
+        let body = || {
+            warm(other.path());
+            mark();
+            open(segment.path(), None);
+            mark();
+        };
+        let visit = one(step, way, &body, &mut |_| {});
+        view.check_header();
+        open_elsewhere(segment.path(), |manager, created| {
+            assert!(!created);
+            assert_eq!(manager.allocate().unwrap().id, 1, "after {step} steps");
+            manager.free(Handle { id: 1, generation: None }).unwrap();
+        });
+        visit
+    });
+    report("open", kills, begun);
+}
+
+#[test]
+fn killed_anywhere_in_create() {
+    if !can_run() {
+        return;
+    }
+    let (folder, other) = (TempSegment::new("create"), TempSegment::new("warm"));
+    std::fs::create_dir(folder.path()).unwrap();
+    let path = folder.path().join("segment");
+    let (mut kills, begun) = (0, Instant::now());
+    Points::Some(60).visit(&mut |step, way| {
+        kills += 1;
+        let body = || {
+            warm(other.path());
+            mark();
+            let wanted = OpenOptions { capacity: Some(9), in_use: vec![0, 2], ..options(&path) };
+            Manager::open(&wanted).unwrap();
+            mark();
+        };
+        let visit = one(step, way, &body, &mut |end| {
+            assert!(end != End::Mark || path.exists(), "not done");
+        });
+        let there: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert!(there.len() <= 1, "after {step} steps: {there:?}");
+        let (is_there, expected) =
+            (there.len() == 1, if there.len() == 1 { (9, 7, 1) } else { (2048, 2048, 0) });
+        open_elsewhere(&path, |manager, created| {
+            assert_eq!(created, !is_there, "after {step} steps");
+            let found = (manager.segment().capacity(), manager.available());
+            assert_eq!(found, (expected.0, expected.1), "after {step} steps");
+            let id = manager.allocate().unwrap().id;
+            assert_eq!(id, expected.2);
+            assert!(!manager.lock(id).unwrap().try_acquire().unwrap().owner_died);
+        });
+        std::fs::remove_file(&path).unwrap();
+        visit
+    });
+    report("create", kills, begun);
+}
+
+#[test]
+fn killed_anywhere_in_an_adoption() {
+    if !can_run() {
+        return;
+    }
+    let (segment, other) = (TempSegment::new("adopted"), TempSegment::new("warm"));
+    let path = segment.path();
+    open_elsewhere(path, |manager, _| assert_eq!(manager.allocate().unwrap().id, 0));
+    // This process has it mapped: so its TID in a lock word is no proof of a death.
+    victim::map(path);
+    let own = |at: u64| at + support::word_offset(path);
+    let ours: [u8; 32] = read(path, STAMPS_AT);
+    let words = [slot_at(0), slot_at(0) + 64, slot_at(255) + 128, ADMIN_AT].map(own);
+    let (mut kills, begun) = (0, Instant::now());
+    Points::Some(80).visit(&mut |step, way| {
+        kills += 1;
+        for at in words {
+            patch(path, at, &std::process::id().to_ne_bytes());
+        }
+        let generation = u32::from_ne_bytes(read(path, slot_at(0) + 52));
+        patch(path, slot_at(0) + support::DIRTY_AT, &(generation | 1 << 31).to_ne_bytes());
+        let token = u64::from_ne_bytes(read(path, slot_at(0) + 56));
+        patch(path, STAMPS_AT, &[7; 32]);
+        let body = || {
+            warm(other.path());
+            mark();
+            // Opening gives up after a second, which one that is stepped through may well take.
+            while Manager::open(&options(path)).is_err() {}
+            mark();
+        };
+        let visit = one(step, way, &body, &mut |end| {
+            let adopted = read::<32>(path, STAMPS_AT) == ours;
+            assert!(end != End::Mark || adopted, "not done");
+            let whole = words.iter().all(|&at| read(path, at) == [0; 4]);
+            assert!(whole || !adopted, "after {step} steps: stamped before its mutexes are made");
+        });
+        open_elsewhere(path, |manager, created| {
+            assert!(!created && manager.available() == 2047, "after {step} steps: the allocation");
+            let lock = manager.lock(0).unwrap();
+            let acquired = lock.acquire(Some(2_000.0), &mut || true).unwrap();
+            assert!(acquired.owner_died && acquired.token == token + 1, "{acquired:?}");
+            lock.release(false).unwrap();
+            let last = manager.lock(255).unwrap();
+            last.acquire(Some(2_000.0), &mut || true).unwrap();
+            last.release(false).unwrap();
+            assert_eq!(manager.retrieve(300).unwrap().id, 300, "the admin mutex");
+        });
+        visit
+    });
+    report("adoption", kills, begun);
+}

@@ -1,0 +1,273 @@
+//! A process that goes on one instruction at a time, and is killed between two.
+//!
+//! A victim is forked from the test program, and from nothing else: the library refuses a fork of a
+//! process that has it loaded, so a test program with victims must never open a segment itself. Its
+//! body runs freely up to its first mark, and from there on step by step under ptrace(2).
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::jump::Place;
+
+/// More steps than any operation has: beyond, the processor cannot be single-stepped through its
+/// atomic instructions (load-linked and store-conditional start over and over).
+const TOO_MANY: u64 = 20_000_000;
+
+pub struct Victim {
+    pid: Pid,
+    gone: bool,
+    /// What its body says at its end.
+    said: Option<File>,
+}
+
+/// Why the stepping has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// So many steps have been made.
+    Steps,
+    /// The body has come to its next mark, or to its end.
+    Mark,
+    /// It was killed while it slept in a system call.
+    KilledAsleep,
+}
+
+/// What to do with a victim that sleeps in a system call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asleep {
+    /// It will wake up.
+    Wait,
+    Kill,
+}
+
+/// In a victim's body: stops it until the test goes on with it.
+pub fn mark() {
+    raise(Signal::SIGSTOP).unwrap();
+}
+
+/// Forks; the copy runs `body` and ends.
+fn run_copy(body: impl FnOnce()) -> Pid {
+    // SAFETY: the copy has this thread alone. It allocates, which a fork keeps working, takes no
+    // lock that another thread of the test program may have had, and never returns from here.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the copy without the exit handlers that are the test program's.
+            unsafe { libc::_exit(i32::from(ended.is_err())) }
+        }
+    }
+}
+
+impl Victim {
+    /// Starts one, and lets it run up to its first mark.
+    pub fn new(body: impl FnOnce()) -> Self {
+        let pid = run_copy(|| {
+            ptrace::traceme().unwrap();
+            mark();
+            body();
+        });
+        let victim = Self { pid, gone: false, said: None };
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGSTOP));
+        ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).unwrap();
+        victim.go_on();
+        victim
+    }
+
+    /// One whose body has something to say at its end: see `finish`.
+    pub fn saying(body: &dyn Fn() -> String) -> Self {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut victim = Self::new(|| say(&writer, &body()));
+        victim.said = Some(File::from(reader));
+        victim
+    }
+
+    /// Lets it go on to its end; what it says.
+    pub fn finish(mut self) -> String {
+        ptrace::detach(self.pid, None).unwrap();
+        self.gone = true;
+        let said = hear(self.said.take().unwrap());
+        let end = waitpid(self.pid, None).unwrap();
+        assert_eq!(end, WaitStatus::Exited(self.pid, 0), "said: {said}");
+        said
+    }
+
+    /// Lets it run up to its next mark.
+    pub fn go_on(&self) {
+        ptrace::cont(self.pid, None).unwrap();
+        let status = waitpid(self.pid, None).unwrap();
+        assert_eq!(status, WaitStatus::Stopped(self.pid, Signal::SIGSTOP), "a mark");
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw() as u32
+    }
+
+    /// Lets it run to `place`, if one is given, makes steps from there up to number `upto`, and shows
+    /// `seen` what each has done. A thread of its own watches: when the victim sleeps, it asks `asleep`
+    /// what to do, which may well wake it.
+    pub fn step(
+        &mut self,
+        place: Option<Place>,
+        upto: u64,
+        mut seen: impl FnMut(),
+        asleep: impl FnMut() -> Asleep + Send,
+    ) -> End {
+        let (made, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let pid = self.pid;
+        let end = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| watch(pid, &made, &over, asleep));
+            let _end = EndOfWatch(&over, watch.thread());
+            if let Some(place) = place {
+                if let Some(end) = place.reach(pid) {
+                    return end;
+                }
+                made.store(place.step, Ordering::Relaxed);
+            }
+            while made.load(Ordering::Relaxed) < upto {
+                ptrace::step(pid, None).unwrap();
+                match wait(pid) {
+                    Stop::Trap => seen(),
+                    Stop::End(end) => return end,
+                }
+                assert!(made.fetch_add(1, Ordering::Relaxed) < TOO_MANY, "no end of steps");
+            }
+            End::Steps
+        });
+        self.gone = end == End::KilledAsleep;
+        end
+    }
+
+    pub fn kill(&mut self) {
+        if !std::mem::replace(&mut self.gone, true) {
+            kill(self.pid, Signal::SIGKILL).unwrap();
+            while matches!(waitpid(self.pid, None).unwrap(), WaitStatus::Stopped(..)) {}
+        }
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Why a victim stands still.
+pub enum Stop {
+    Trap,
+    End(End),
+}
+
+pub fn wait(pid: Pid) -> Stop {
+    match waitpid(pid, None).unwrap() {
+        WaitStatus::Stopped(_, Signal::SIGTRAP) => Stop::Trap,
+        WaitStatus::Stopped(_, Signal::SIGSTOP) => Stop::End(End::Mark),
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => Stop::End(End::KilledAsleep),
+        status => panic!("the victim's own end: {status:?}"),
+    }
+}
+
+/// However the stepping ends: with a failed check, too.
+struct EndOfWatch<'a>(&'a AtomicBool, &'a Thread);
+
+impl Drop for EndOfWatch<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.unpark();
+    }
+}
+
+fn watch(pid: Pid, made: &AtomicU64, over: &AtomicBool, mut asleep: impl FnMut() -> Asleep) {
+    let mut before = u64::MAX;
+    while !over.load(Ordering::Relaxed) {
+        std::thread::park_timeout(Duration::from_millis(2));
+        let now = made.load(Ordering::Relaxed);
+        if now == before && state(pid.as_raw() as u32) == 'S' && asleep() == Asleep::Kill {
+            kill(pid, Signal::SIGKILL).unwrap();
+            return;
+        }
+        before = now;
+    }
+}
+
+/// The state of a process, as /proc/PID/stat has it: S is asleep, t stopped by its tracer.
+pub fn state(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('X')
+}
+
+fn say(writer: &OwnedFd, said: &str) {
+    let line = format!("{said}\n");
+    assert_eq!(nix::unistd::write(writer, line.as_bytes()).unwrap(), line.len());
+}
+
+/// One piece, as it was written: other copies may have the pipe, too, so its end may be late.
+fn hear(mut reader: File) -> String {
+    let mut bytes = [0; 4096];
+    let len = reader.read(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..len]).trim_end().to_owned()
+}
+
+/// What a copy of this process that has never had the library says to `body`.
+pub fn in_a_process(body: impl FnOnce() -> String) -> String {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    let pid = run_copy(|| {
+        say(&writer, &body());
+    });
+    drop(writer);
+    let said = hear(File::from(reader));
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0), "said: {said}");
+    said
+}
+
+/// Whether processes can be single-stepped here, through atomic instructions too.
+pub fn can_step() -> bool {
+    let pid = run_copy(|| {
+        if ptrace::traceme().is_err() {
+            return;
+        }
+        mark();
+        static WORD: AtomicU64 = AtomicU64::new(0);
+        WORD.fetch_xor(3, Ordering::AcqRel);
+        mark();
+    });
+    let stopped = waitpid(pid, None).unwrap();
+    if !matches!(stopped, WaitStatus::Stopped(..)) {
+        return false;
+    }
+    let mut victim = Victim { pid, gone: false, said: None };
+    let ended = (0..100_000).find_map(|_| match ptrace::step(pid, None) {
+        Err(Errno::EIO) => Some(false),
+        outcome => {
+            outcome.unwrap();
+            let status = waitpid(pid, None).unwrap();
+            (status == WaitStatus::Stopped(pid, Signal::SIGSTOP)).then_some(true)
+        }
+    });
+    victim.kill();
+    ended == Some(true)
+}
+
+/// The file's first pages in this process, for as long as it lives: /proc/PID/maps shows them.
+pub fn map(path: &std::path::Path) {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+    let file = File::open(path).unwrap();
+    let len = std::num::NonZeroUsize::new(4096).unwrap();
+    // SAFETY: a new mapping at an address of the kernel's choice, which nothing ever uses.
+    unsafe { mmap(None, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }.unwrap();
+}

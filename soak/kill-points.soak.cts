@@ -1,0 +1,29 @@
+// Kills processes at every instruction of every operation of the core, one instruction after the other: the
+// Rust tests kill_points and kill_points_pool, which take a sample of the long operations, without leaving
+// any out. `--kills N`: at most so many steps of each; 1000000 is more than any operation has.
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+const { values } = parseArgs({ options: { seconds: { type: 'string' }, kills: { type: 'string', default: '20000' } } })
+const root = join(__dirname, '..', '..')
+const args = ['test', '--locked', '--no-fail-fast', '-p', 'robust-lock-core', '--test', 'kill_points', '--test', 'kill_points_pool', '--', '--nocapture']
+const child = spawn('cargo', args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ROBUST_LOCK_POINTS: values.kills } })
+
+const begun = performance.now()
+let [kills, operations] = [0, 0]
+createInterface(child.stdout).on('line', (line) => {
+  const done = /: (\d+) kills, /.exec(line)
+  if (done !== null) {
+    kills += Number(done[1])
+    operations++
+  }
+  if (line !== '') console.log(line)
+})
+child.on('error', (error) => console.log(`kill-points: FAILED: ${error.message}`))
+child.on('close', (code) => {
+  const seconds = ((performance.now() - begun) / 1_000).toFixed(0)
+  console.log(`kill-points: ${kills} kills in ${operations} operations, ${code === 0 ? 'all well after each' : 'FAILED'}, ${seconds} s`)
+  process.exit(code === 0 && kills > 0 ? 0 : 1)
+})
