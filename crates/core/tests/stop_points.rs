@@ -17,12 +17,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use points::{Points, Visit, Way, can_run, report};
 use robust_lock_core::{Handle, Manager, Refusal};
 use scene::{Scene, View, got, id_in};
-use support::{Peer, open, patch, slot_at};
-use victim::{Asleep, End, Victim, mark};
+use support::{Peer, STAMPS_AT, TempSegment, open, patch, slot_at};
+use victim::{Asleep, End, Victim, in_a_process, mark};
 
 #[test]
 fn child_entry() {
@@ -90,6 +91,41 @@ fn two_that_allocate_at_once_never_get_the_same() {
         visit
     });
     report("another allocates in the middle of an allocation", stops, begun);
+}
+
+#[test]
+fn a_lock_that_is_taken_and_freed_in_the_middle_of_an_allocation_is_not_handed_out() {
+    if !can_run() {
+        return;
+    }
+    let Scene { segment: _segment, view, mut crew } = Scene::new("held");
+    let (mut stops, begun) = (0, Instant::now());
+    Points::All.visit(&mut |step, way| {
+        stops += 1;
+        let path = crew.path.clone();
+        let body = || {
+            let manager = open(&path, None);
+            mark();
+            let outcome = manager.allocate();
+            mark();
+            id_of(outcome)
+        };
+        let mut held = None;
+        let (visit, said) = one(step, way, &body, &mut || {
+            let id = id_in(&crew.checker.ask("allocate"));
+            got(&crew.checker.ask(&format!("lock {id}")));
+            assert_eq!(crew.checker.ask(&format!("free {id}")), "Ok(())");
+            held = Some(id);
+        });
+        assert_ne!(Some(id_in(&said)), held, "step {step}: its holder believes to be alone");
+        assert_eq!(view.allocated().len(), 3, "step {step}");
+        if let Some(id) = held {
+            assert_eq!(crew.checker.ask(&format!("release {id}")), "Ok(())");
+        }
+        assert_eq!(crew.checker.ask(&format!("free {}", id_in(&said))), "Ok(())", "step {step}");
+        visit
+    });
+    report("another holds what it frees in the middle of an allocation", stops, begun);
 }
 
 #[test]
@@ -257,4 +293,45 @@ fn a_lost_owner_beside_the_bit_of_an_earlier_death_is_healed() {
     let (_, died) = got(&crew.checker.ask("lock 0"));
     assert!(!died);
     assert_eq!(crew.checker.ask("release 0"), "Ok(())");
+}
+
+#[test]
+fn who_opens_while_another_world_adopts_starts_over() {
+    if !can_run() {
+        return;
+    }
+    let (segment, other) = (TempSegment::new("worlds"), TempSegment::new("warm"));
+    let path = segment.path();
+    in_a_process(|| id_of(open(path, None).allocate()));
+    victim::map(path);
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let main = slot_at(0) + support::word_offset(path);
+    let (mut stops, begun) = (0, Instant::now());
+    Points::Some(150).visit(&mut |step, way| {
+        stops += 1;
+        let body = || {
+            open(other.path(), None);
+            mark();
+            let manager = open(path, None);
+            mark();
+            let lock = manager.lock(0).unwrap();
+            let acquired = lock.acquire(Some(2_000.0), &mut || true);
+            let released = lock.release(false);
+            format!("{:?} {released:?}", acquired.map(|acquired| acquired.owner_died))
+        };
+        let (visit, said) = one(step, way, &body, &mut || {
+            // Another world can come as long as this one has no flock. It leaves a lock with the name of
+            // a thread of its own; here that is one of ours, which has the segment.
+            if let Ok(locked) =
+                Flock::lock(file.try_clone().unwrap(), FlockArg::LockExclusiveNonblock)
+            {
+                patch(path, main, &std::process::id().to_ne_bytes());
+                patch(path, STAMPS_AT, &[9; 32]);
+                locked.unlock().unwrap();
+            }
+        });
+        assert_eq!(said, "Ok(false) Ok(())", "step {step}");
+        visit
+    });
+    report("another world adopts in the middle of opening", stops, begun);
 }

@@ -95,15 +95,9 @@ impl Points {
 
 /// One of each of `count` equal parts, never the same: what one run misses another one finds.
 fn sample(count: u64, all: &[u64]) -> Vec<u64> {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-    let mut noise = u64::from(std::process::id()) << 32 | u64::from(now) | 1;
     let count = count.min(all.len() as u64);
-    let bound = |part: u64| part * all.len() as u64 / count;
-    let pick = |part: u64| {
-        noise = noise.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        all[(bound(part) + (noise >> 33) % (bound(part + 1) - bound(part))) as usize]
-    };
-    (0..count).map(pick).collect()
+    let bound = |part: u64| (part * all.len() as u64 / count) as usize;
+    (0..count).map(|part| all[fastrand::usize(bound(part)..bound(part + 1))]).collect()
 }
 
 /// How it comes to its step.

@@ -1,0 +1,28 @@
+/**
+ * Ways to break what stands above the core: name, file, what stands there, what is put in its place, the suite
+ * and the test that must fail.
+ */
+export const facade = [
+  ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token', 'if (this.token === 0) this.token = guard.token', 'exclusion', '10,000 tasks of one thread, first in, first out'],
+  ['last in, first out', 'ts/queue.cts', 'const task = this.#first as Task\n    this.#remove(task)\n    task.resolve', 'const task = this.#last as Task\n    this.#remove(task)\n    task.resolve', 'exclusion', '10,000 tasks of one thread, first in, first out'],
+  ['no helper after a failed tryLock', 'ts/queue.cts', 'if (this.#first !== undefined) this.#arm()\n    if (verdict === BUSY || verdict === OWN) return undefined', 'if (verdict === BUSY || verdict === OWN) return undefined', 'waiting', 'lockSync that is out of time, or a tryLock, leaves the tasks of its thread their turn'],
+  ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'storm', 'XX'],
+  ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'exclusion', 'the tasks of a thread keep their order beside another process'],
+  ['a listener that stays', 'ts/queue.cts', "this.signal?.removeEventListener('abort', this)", '', 'abort', 'no listener is left, however the wait ends'],
+  ['a timer that stays', 'ts/queue.cts', 'clearTimeout(this.#timer)', '', 'alive', 'a process whose waits were called off ends'],
+  ['a long timer clamped to 1 ms', 'ts/queue.cts', 'Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER)', 'Math.max(Math.ceil(left), 1)', 'waiting', 'long timeouts do not fire at once, nor warn'],
+  ['no last try of a timeout', 'ts/queue.cts', '|| !this.#tryForFirst()) {', '|| true) {', 'waiting', 'a timeout that is noticed late makes a last try'],
+  ['a timeout of 0 overtakes', 'ts/queue.cts', 'if (!this.isOwned && this.#first === undefined) {', 'if (!this.isOwned) {', 'waiting', 'a timeout of 0 does not overtake the tasks of its thread'],
+  ['a pending wait keeps nobody alive', 'ts/queue.cts', 'this.segment.pending(1)', '', 'alive', 'a process with a pending lock() lives until it is granted'],
+  ['released as if it were repaired', 'ts/queue.cts', 'const flags = (this.unrepaired ? 1 : 0) |', 'const flags = 0 |', 'owner-died', 'no release takes it away, without markConsistent()'],
+  ['a hand-over does not tell', 'ts/queue.cts', 'this.#grant(verdict === OWNER_DIED)', 'this.#grant(false)', 'owner-died', 'handed over inside a thread, the next task is told, until one repairs'],
+  ['markConsistent does nothing', 'ts/guard.cts', 'this.#state.unrepaired = false', '', 'owner-died', 'markConsistent() takes effect with the release, by whatever way'],
+  ['a guard unlocks twice', 'ts/guard.cts', 'if (this.#state.token !== this.token) throw released(this)\n    this.#state.release()', 'this.#state.release()', 'errors', 'NOT_HELD and NOT_OWNER change nothing'],
+  ['any Locker unlocks', 'ts/locker.cts', 'if (state.isOwned && state.ownerLocker === this) return state.release()', 'if (state.isOwned) return state.release()', 'errors', 'NOT_HELD and NOT_OWNER change nothing'],
+  ['close() leaves waits behind', 'ts/manager.cts', 'if (task.locker.isOf(this.#pool)) {', 'if (false) {', 'abort', 'close() rejects what waits through this manager, and nothing else'],
+  ["close() ends others' waits", 'ts/manager.cts', 'if (task.locker.isOf(this.#pool)) {', 'if (true) {', 'abort', 'close() rejects what waits through this manager, and nothing else'],
+  ['an offer nobody answers is kept', 'crates/node/src/phase.rs', 'if self.is_offering() {\n            *self = Self::new();\n            return false;\n        }\n        true', 'true', 'phase', 'whatever_happens_somebody_waits_for_the_tasks'],
+  ['an arm declines no offer', 'crates/node/src/phase.rs', 'Phase::Offering => self.answer(),\n            Phase::Queued', 'Phase::Offering => Then::Nothing,\n            Phase::Queued', 'phase', 'whatever_happens_somebody_waits_for_the_tasks'],
+  ['a helper keeps its gate', 'crates/node/src/helper.rs', 'won.open_gate();', 'std::mem::forget(won);', 'waiting', 'a small timeout ends the wait, for this thread and for another process'],
+  ['a helper owns main', 'crates/core/src/slot.rs', "// A real lock and unlock: it keeps the C library's chain of wake-ups whole.\n        self.slot.main.unlock();", '', 'exclusion', 'the tasks of a thread keep their order beside another process'],
+]
