@@ -205,13 +205,6 @@ fn a_committer_that_dies_leaves_an_unpublished_chunk() {
         child.kill();
         whole(chunk);
     }
-    // And one that a broken core (see scripts/mutations.mjs) lets die after the first slot.
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.env("ROBUST_LOCK_TEST_DIE", "1");
-    let mut child = Peer::through(command);
-    child.tell(&format!("retrieve {} {}", path.display(), 5 * 256));
-    child.hear_or_end();
-    whole(5);
 }
 
 /// A wake-up that is lost (musl loses them in a kill) is a lock word that becomes free while somebody
