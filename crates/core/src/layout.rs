@@ -43,6 +43,9 @@ pub const MAPPED_BYTES: usize = SLOTS_AT + MAX_LOCKS as usize * size_of::<Slot>(
 const RESERVED_BYTES: u64 = (64 << 20) + (16 << 20) + (16 << 20);
 pub const FILE_BYTES: u64 = MAPPED_BYTES as u64 + RESERVED_BYTES;
 
+// On 32 bits an offset in a file is a signed word.
+const _: () = assert!(FILE_BYTES <= i32::MAX as u64);
+
 const MAGIC: [u8; 8] = *b"rbstlock";
 const ENDIAN_MARK: u32 = 0x0a0b_0c0d;
 

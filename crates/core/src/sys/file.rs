@@ -40,7 +40,7 @@ pub fn link(file: &File, path: &Path) -> io::Result<()> {
 pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     loop {
         let flags = FallocateFlags::empty();
-        match fcntl::fallocate(file.as_fd(), flags, offset as i64, len as i64) {
+        match fcntl::fallocate(file.as_fd(), flags, offset as libc::off_t, len as libc::off_t) {
             Err(nix::errno::Errno::EINTR) => {}
             result => return Ok(result?),
         }
@@ -50,7 +50,7 @@ pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
 /// getrlimit(2): the largest file this process may make. Looked at before ftruncate(2), which would
 /// raise SIGXFSZ.
 pub fn size_limit() -> u64 {
-    resource::getrlimit(resource::Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
+    resource::getrlimit(resource::Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft as _)
 }
 
 /// flock(2), without waiting: false if another open file has it in a way that excludes ours. A held
