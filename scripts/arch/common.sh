@@ -55,8 +55,8 @@ pip_install() {
 
 fetch_zig() { pip_install "$1" "ziglang==$zig_version"; }
 
-# with_target NAME CMD...: runs CMD in an environment in which `cargo … --target RUST_TARGET` works for a
-# platform. zig links: it has every libc in it, and old glibc versions too.
+# with_target NAME CMD...: runs CMD in an environment in which cargo builds for a platform. zig links: it has
+# every libc in it, and old glibc versions too. $GLIBC asks for another than the oldest.
 with_target() {
   local name=$1 rust upper sysroot flags
   shift
@@ -65,6 +65,7 @@ with_target() {
   once "$cache/zig-$zig_version" fetch_zig
   export ZIG=$cache/zig-$zig_version/ziglang/zig ZIG_TARGET
   ZIG_TARGET=$(zig_target "$name")
+  case $ZIG_TARGET in *-gnu*) [ -z "${GLIBC:-}" ] || ZIG_TARGET=${ZIG_TARGET%%.*}.$GLIBC ;; esac
   export ZIG_GLOBAL_CACHE_DIR=$cache/zig-cache ZIG_LOCAL_CACHE_DIR=$cache/zig-cache
   upper=$(tr 'a-z-' 'A-Z_' <<<"$rust")
   export "CARGO_TARGET_${upper}_LINKER=$root/scripts/arch/zig-cc.sh"

@@ -17,6 +17,7 @@ for word in "${words[@]}"; do
   case $word in patience=*) export ROBUST_LOCK_TEST_PATIENCE=${word#*=} ;; esac
 done
 cd /work || exit 1
+[ "$(uname -m)" != s390x ] || export NODE_OPTIONS="--require /no-opt.cjs"
 bash /work/inside.sh
 echo "guest: exit code $?"
 sync

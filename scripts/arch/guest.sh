@@ -67,7 +67,6 @@ fetch_root() {
   ln -sf gawk "$1/usr/bin/awk"
   printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n' >"$1/etc/passwd"
   printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/etc/group"
-  cp "$root/scripts/arch/guest-init.sh" "$1/init"
   if [ -n "$node" ]; then
     (cd "$1/tmp" && npm pack --silent "$node@$node_version" >/dev/null && tar -xzf "$node"-*.tgz package/bin/node && rm "$node"-*.tgz)
     mv "$1/tmp/package/bin/node" "$1/usr/bin/node"
@@ -90,6 +89,8 @@ once "$cache/guest/$arch/kernel" fetch_kernel
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/tree"
+cp "$root/scripts/arch/guest-init.sh" "$scratch/tree/init"
+cp "$root/scripts/arch/no-opt.cjs" "$scratch/tree/"
 cp -al "$work" "$scratch/tree/work" 2>/dev/null || cp -a "$work" "$scratch/tree/work"
 pack "$files" "$scratch/initrd"
 pack "$scratch/tree" "$scratch/more"
