@@ -73,7 +73,7 @@ async function anything({ lib, fs }: Scope, { name, ids, inside, rounds }: Task)
     'lock, called off': async (at) => {
       const abort = new AbortController()
       const waiting = managers[at]?.retrieveLock(any(ids)).lock({ signal: abort.signal })
-      if (any(2) === 0) setTimeout(() => abort.abort({ code: 'called off' }), any(10))
+      if (any(2) === 0) setTimeout(() => abort.abort({ code: 'called off' }), any(4))
       const guard = await waiting
       visit(guard?.id as number)
       guard?.unlock()
@@ -128,11 +128,10 @@ test('8 calls, 3 locks, 2 managers and 6 tasks in each of 5 threads', async () =
   const task = { name, ids: 3, inside, rounds: 250 }
   const parties: Party[] = [here(), new WorkerPeer(), new WorkerPeer(), new ProcessPeer(), new ProcessPeer()]
   const results = await Promise.all(parties.map((party) => party.run(anything, task)))
-  for (const { wrong, came } of results) {
-    assert.equal(wrong, [])
-    // All that can come about did.
-    for (const end of ['tryLock', 'lockSync', 'withLock', 'lock, called off', 'called off', 'ERR_ROBUST_LOCK_TIMEOUT']) assert.ok((came[end] ?? 0) > 0, end)
-  }
+  for (const { wrong } of results) assert.equal(wrong, [])
+  // All that can come about did, somewhere.
+  const often = (end: string): number => results.reduce((sum, { came }) => sum + (came[end] ?? 0), 0)
+  for (const end of ['tryLock', 'lockSync', 'withLock', 'lock, closed', 'called off', 'ERR_ROBUST_LOCK_TIMEOUT']) assert.ok(often(end) > 0, end)
   assert.equal(readdirSync(inside), [])
   assert.equal(manager.locksHeld(), [])
   for (const id of [0, 1, 2]) assert.is(manager.retrieveLock(id).lockSync().ownerDied, false)
