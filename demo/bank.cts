@@ -36,6 +36,8 @@ const options = new Command('demo')
   .opts<{ seconds: number; workers: number; accounts: number; killEvery: number; lock: boolean }>()
 
 const workers: ChildProcess[] = []
+/** Those that are at work, not on their way there. */
+const atWork = new Set<number>()
 let kills = 0
 let closing = false
 /** Gives the terminal back. */
@@ -74,7 +76,10 @@ function start(place: number): Promise<void> {
   const worker = fork(join(__dirname, 'teller.cjs'), [file, segment, String(place), how])
   workers[place] = worker
   return new Promise((resolve, reject) => {
-    worker.once('message', () => resolve())
+    worker.once('message', () => {
+      atWork.add(place)
+      resolve()
+    })
     worker.once('error', reject)
     worker.once('exit', (code, signal) => {
       // A Ctrl-C reaches the workers, too, and they may be faster.
@@ -85,6 +90,7 @@ function start(place: number): Promise<void> {
 }
 
 async function kill(place: number): Promise<void> {
+  atWork.delete(place)
   const worker = workers[place] as ChildProcess
   const gone = new Promise((resolve) => worker.once('exit', resolve))
   if (!worker.kill('SIGKILL')) return
@@ -141,9 +147,10 @@ async function killAtRandom(end: number): Promise<void> {
     // Exponential: a kill is as likely at any instant.
     await sleep(Math.min(-Math.log(1 - Math.random()) * options.killEvery, end - performance.now()))
     if (performance.now() >= end) return
-    const place = Math.floor(Math.random() * options.workers)
+    const place = [...atWork][Math.floor(Math.random() * atWork.size)]
+    if (place === undefined) continue
     await kill(place)
-    await start(place)
+    void start(place)
   }
 }
 
