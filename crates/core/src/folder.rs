@@ -15,11 +15,13 @@ use crate::sys::file;
 /// says.
 pub fn private_folder(override_dir: Option<PathBuf>) -> Result<PathBuf> {
     let uid = file::effective_uid();
+    let named = override_dir.is_some();
     let folder =
         override_dir.unwrap_or_else(|| PathBuf::from(format!("/dev/shm/robust-lock-{uid}")));
     let shown = folder.display();
     let cannot = |syscall, error: &io::Error| {
-        Error::from_os(error, syscall, &format!("use the folder {shown} for segments"))
+        let by = if named { ", which ROBUST_LOCK_DIR names" } else { "" };
+        Error::from_os(error, syscall, &format!("use the folder for segments {shown}{by}"))
     };
     file::make_private_folder(&folder).map_err(|e| cannot("mkdir", &e))?;
     let meta = std::fs::symlink_metadata(&folder).map_err(|e| cannot("lstat", &e))?;
