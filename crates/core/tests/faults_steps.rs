@@ -8,7 +8,7 @@ mod support;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use robust_lock_core::{Manager, OpenOptions, Refusal};
+use robust_lock_core::{Code, Manager, OpenOptions, Refusal};
 use support::faults::{gettid, owner, unlist};
 use support::steps::{killed_after, stopped_after};
 use support::{
@@ -87,8 +87,72 @@ fn a_creator_killed_at_every_step_leaves_a_whole_segment_or_nothing() {
     );
 }
 
+/// It has no name before it is whole: whoever comes meanwhile makes another one.
+#[test]
+fn a_creator_stopped_anywhere_is_in_nobodys_way() {
+    let segment = TempSegment::new("creator-stopped");
+    let command = format!("open {}", segment.path().display());
+    for n in 0.. {
+        let mut creator = Peer::new();
+        let stopped = stopped_after(&mut creator, &command, n);
+        let was_there = segment.path().exists();
+        let (manager, created) = created(segment.path());
+        assert_ne!(created, was_there, "call {n}");
+        works(&manager);
+        let is_done = stopped.is_done;
+        drop(stopped);
+        works(&manager);
+        std::fs::remove_file(segment.path()).unwrap();
+        if is_done {
+            return;
+        }
+    }
+}
+
 #[test]
 fn an_adopter_killed_at_every_step_leaves_the_adoption_to_the_next() {
+    let template = left_by_another_world();
+    let folder = TempSegment::new("adopter");
+    std::fs::create_dir(folder.path()).unwrap();
+    let path = folder.path().join("segment");
+    let command = format!("open {}", path.display());
+    let leave_it_again = |_| {
+        let _ = std::fs::remove_file(&path);
+        copy(template.path(), &path);
+        Peer::new()
+    };
+    at_each_place(leave_it_again, &command, |n| {
+        is_adopted(&path, &format!("call {n}"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "call {n}");
+    });
+}
+
+/// What it has begun nobody else can do: until it ends.
+#[test]
+fn an_adopter_stopped_in_the_middle_is_an_error_until_it_ends() {
+    let template = left_by_another_world();
+    let segment = TempSegment::new("adopter-stopped");
+    let command = format!("open {}", segment.path().display());
+    let mut refused = 0;
+    // It takes some 60 calls.
+    for n in (0..60).step_by(6) {
+        let _ = std::fs::remove_file(segment.path());
+        copy(template.path(), segment.path());
+        let mut adopter = Peer::new();
+        let stopped = stopped_after(&mut adopter, &command, n);
+        if let Err(error) = Manager::open(&options(segment.path())) {
+            // Before or after it has taken the stamps away.
+            assert!(matches!(error.code, Code::Stalled | Code::PidNamespace), "call {n}: {error}");
+            refused += 1;
+        }
+        drop(stopped);
+        is_adopted(segment.path(), &format!("call {n}"));
+    }
+    assert!(refused > 0);
+}
+
+/// A segment with two chunks and two sections that have not been finished.
+fn left_by_another_world() -> TempSegment {
     let template = TempSegment::new("left");
     let mut holder = Peer::new();
     let opened = format!("open {}", template.path().display());
@@ -103,27 +167,19 @@ fn an_adopter_killed_at_every_step_leaves_the_adoption_to_the_next() {
         patch(template.path(), mutex + word_offset(template.path()), &me);
     }
     patch(template.path(), STAMPS_AT, &[7; 32]);
-    let folder = TempSegment::new("adopter");
-    std::fs::create_dir(folder.path()).unwrap();
-    let path = folder.path().join("segment");
-    let command = format!("open {}", path.display());
-    let leave_it_again = |_| {
-        let _ = std::fs::remove_file(&path);
-        copy(template.path(), &path);
-        Peer::new()
-    };
-    at_each_place(leave_it_again, &command, |n| {
-        let (manager, created) = created(&path);
-        assert!(!created, "call {n}");
-        assert_eq!(manager.available(), 2047, "call {n}: the allocation stays");
-        for id in [0, 300] {
-            let lock = manager.lock(id).unwrap();
-            assert!(lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died, "call {n}");
-            lock.release(false).unwrap();
-        }
-        works(&manager);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "call {n}");
-    });
+    template
+}
+
+fn is_adopted(path: &Path, when: &str) {
+    let (manager, created) = created(path);
+    assert!(!created, "{when}");
+    assert_eq!(manager.available(), 2047, "{when}: the allocation stays");
+    for id in [0, 300] {
+        let lock = manager.lock(id).unwrap();
+        assert!(lock.acquire(Some(60_000.0), &mut || true).unwrap().owner_died, "{when}");
+        lock.release(false).unwrap();
+    }
+    works(&manager);
 }
 
 /// A sparse copy of a segment with two chunks.

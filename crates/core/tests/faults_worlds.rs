@@ -17,11 +17,12 @@ use support::faults::{OTHER_PIDS, gettid, inside, owner, run_inside, unlist, uns
 use support::{GATES_AT, Peer, TempSegment, open, options, serve, slot_at, until};
 
 /// `tid`; `open PATH`: "opened" or the code; `lock ID`: "got DIED"; `gate ID`; `unlist`; `fork`: go on
-/// as a copy; `map-latin1`; `end`.
+/// as a copy; `map-latin1`; `crew`: starts three others, which open at once with `open-all PATH`; `end`.
 #[test]
 fn child_entry() {
     let mut manager: Option<Manager> = None;
     let mut turns = vec![];
+    let mut crew: Vec<Peer> = vec![];
     serve(|words| {
         let lock = || -> Lock { manager.unwrap().lock(words[1].parse().unwrap()).unwrap() };
         match words[0] {
@@ -38,6 +39,13 @@ fn child_entry() {
                 return format!("got {}", acquired.owner_died);
             }
             "gate" => turns.push(lock().wait_for_turn(&mut || true).ok().unwrap()),
+            "crew" => crew = (0..3).map(|_| Peer::new()).collect(),
+            "open-all" => {
+                let opened = format!("open {}", words[1]);
+                crew.iter_mut().for_each(|peer| peer.tell(&opened));
+                let answers: Vec<String> = crew.iter_mut().map(Peer::hear).collect();
+                return answers.join(" ");
+            }
             "unlist" => unlist(),
             "map-latin1" => map_a_file_whose_name_is_no_utf8(),
             "fork" => go_on_as_a_copy(),
@@ -243,8 +251,8 @@ fn what_a_container_left_is_not_its_successors_although_their_tids_collide() {
     manager.lock(0).unwrap().release(false).unwrap();
 }
 
-/// Openers of three PID namespaces at once: all of one get in, and none of the others while they are
-/// there.
+/// Nine openers of three PID namespaces at once: all of one get in, and none of the others while they
+/// are there.
 #[test]
 fn of_openers_of_three_namespaces_at_once_one_namespace_wins() {
     let segment = TempSegment::new("three-worlds");
@@ -252,7 +260,6 @@ fn of_openers_of_three_namespaces_at_once_one_namespace_wins() {
     if container().is_none() {
         return;
     }
-    let refused = Code::PidNamespace.as_str();
     let mut winners = [0; 3];
     for round in 0..8 {
         // Left by this namespace, or by a container that is gone.
@@ -261,33 +268,25 @@ fn of_openers_of_three_namespaces_at_once_one_namespace_wins() {
             all(&mut gone, &[&opened]);
             end(&mut gone);
         }
-        // Each container has one process; those of this namespace are two.
-        let mut worlds: [Vec<Peer>; 3] = [
-            vec![container().unwrap()],
-            vec![container().unwrap()],
-            vec![Peer::new(), Peer::new()],
-        ];
-        // All are there before any is told.
-        worlds.iter_mut().flatten().for_each(|peer| assert_ne!(peer.ask("tid"), ""));
+        let mut worlds = [container().unwrap(), container().unwrap(), Peer::new()];
+        worlds.iter_mut().for_each(|world| all(world, &["crew"]));
         // Another one is the first to be told each time.
         for world in 0..3 {
-            worlds[(world + round) % 3].iter_mut().for_each(|peer| peer.tell(&opened));
+            worlds[(world + round) % 3].tell(&format!("open-all {}", segment.path().display()));
         }
-        let answers = worlds
-            .each_mut()
-            .map(|world| -> Vec<String> { world.iter_mut().map(Peer::hear).collect() });
-        let inside = |world: &Vec<String>| world.iter().any(|answer| answer == "done");
-        let got_in: Vec<usize> = (0..3).filter(|&world| inside(&answers[world])).collect();
-        assert_eq!(got_in.len(), 1, "round {round}: {answers:?}");
-        for (world, answers) in answers.iter().enumerate() {
-            let expected = if world == got_in[0] { "done" } else { refused };
-            assert!(answers.iter().all(|answer| answer == expected), "round {round}: {answers:?}");
-        }
-        winners[got_in[0]] += 1;
-        // It dies in its section, and the next world is told.
-        let winner = &mut worlds[got_in[0]][0];
+        let answers = worlds.each_mut().map(|world| world.hear());
+        let refused = [Code::PidNamespace.as_str(); 3].join(" ");
+        let inside: Vec<usize> =
+            (0..3).filter(|&world| answers[world] == "done done done").collect();
+        assert_eq!(inside.len(), 1, "round {round}: {answers:?}");
+        let others = answers.iter().filter(|&answer| *answer == refused).count();
+        assert_eq!(others, 2, "round {round}: {answers:?}");
+        winners[inside[0]] += 1;
+        // A winner dies in its section, and the next world is told.
+        let winner = &mut worlds[inside[0]];
+        all(winner, &[&opened]);
         assert_eq!(winner.ask("lock 2"), format!("got {}", round > 0));
-        worlds.iter_mut().flatten().for_each(end);
+        worlds.iter_mut().for_each(end);
     }
     println!("won by each of the three namespaces: {winners:?}");
 }
