@@ -68,7 +68,8 @@ function check(file) {
   if (abi !== 'musl') demand(olderFirst(floor, GLIBC[platform] ?? '0') <= 0, `it needs glibc ${floor}, and ${GLIBC[platform]} can be had`)
   // glibc has it since 2.30, musl not at all: so it is looked up when the module is loaded.
   demand(!/ UND pthread_mutex_clocklock/.test(symbols), 'it is bound to pthread_mutex_clocklock')
-  demand(/ (GLOBAL|WEAK) +\w+ +\d+ napi_register_module_v1\b/.test(symbols), 'Node would find no entry point')
+  // ppc64 has a word of its own between visibility and section.
+  demand(/ (GLOBAL|WEAK) +\w+ +(\[.*\] +)?\d+ napi_register_module_v1\b/.test(symbols), 'Node would find no entry point')
   return { name, size, floor, libraries, faults }
 }
 
