@@ -58,12 +58,19 @@ GLIBC=2.36 with_target "$name" cargo test --no-run --quiet --locked -p robust-lo
 bash scripts/arch/build.sh "$name"
 [ -f ts/binding.d.cts ] || npm run --silent build:native
 npm run --silent build:ts
+without=(napi-rs octokit oxlint oxlint-tsgolint)
+[ "$arch" = x64-musl ] || without+=(typescript)
 tar -c --exclude-vcs --exclude='./robust-lock.*.node' --exclude=./target --exclude=./node_modules/.cache \
-  --exclude=./node_modules/@{napi-rs,octokit,oxlint,oxlint-tsgolint,typescript} --exclude=./benchmark/node_modules . |
+  "${without[@]/#/--exclude=./node_modules/@}" --exclude=./benchmark/node_modules . |
   tar -x -C "$stage"
 cp "robust-lock.$name.node" "$stage/"
 cp scripts/arch/inside.sh "$stage/inside.sh"
 printf '%s\n' "$@" >"$stage/wanted"
+if [ "$arch" != x64-musl ]; then
+  # TypeScript's compiler is a program for this machine, and the declarations are the same everywhere.
+  rm "$stage/build/__test__/types.test.cjs"
+  echo 'not run: types: there is no compiler in the guest'
+fi
 echo "built in $((SECONDS - begun)) s"
 
 # The code of the error with which a user-mode emulator's library refuses.
