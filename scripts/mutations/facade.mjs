@@ -6,7 +6,7 @@ export const facade = [
   ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token', 'if (this.token === 0) this.token = guard.token', 'exclusion', '10,000 tasks of one thread, first in, first out'],
   ['last in, first out', 'ts/queue.cts', 'const task = this.#first as Task\n    this.#remove(task)\n    task.resolve', 'const task = this.#last as Task\n    this.#remove(task)\n    task.resolve', 'exclusion', '10,000 tasks of one thread, first in, first out'],
   ['no helper after a failed tryLock', 'ts/queue.cts', 'if (this.#first !== undefined) this.#arm()\n    if (verdict === BUSY || verdict === OWN) return undefined', 'if (verdict === BUSY || verdict === OWN) return undefined', 'waiting', 'lockSync that is out of time, or a tryLock, leaves the tasks of its thread their turn'],
-  ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'storm', 'XX'],
+  ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'exclusion', '8 processes and a counter in a file, sync and async mixed'],
   ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'exclusion', 'the tasks of a thread keep their order beside another process'],
   ['a listener that stays', 'ts/queue.cts', "this.signal?.removeEventListener('abort', this)", '', 'abort', 'no listener is left, however the wait ends'],
   ['a timer that stays', 'ts/queue.cts', 'clearTimeout(this.#timer)', '', 'alive', 'a process whose waits were called off ends'],

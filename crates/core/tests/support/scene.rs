@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use robust_lock_core::{Acquired, Handle, Lock, Manager, Refusal};
@@ -212,14 +211,7 @@ pub struct Crew {
     /// They have the segment, hold nothing, and stand for whoever does not run.
     idle: [Actor; 2],
     /// A process that does not have the segment.
-    stranger: Child,
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        let _ = self.stranger.kill();
-        let _ = self.stranger.wait();
-    }
+    stranger: Peer,
 }
 
 pub struct Scene {
@@ -239,7 +231,7 @@ impl Scene {
         assert_eq!(checker.ask("allocate"), "Ok(1)");
         let view = View::new(&path);
         let actor = || Actor::new(&path);
-        let stranger = Command::new("sleep").arg("3600").spawn().unwrap();
+        let stranger = Peer::new();
         let (holder, waiter, second) = (actor(), actor(), actor());
         let idle = [actor(), actor()];
         let crew = Crew { holder, waiter, second, checker, idle, stranger, path };
@@ -307,7 +299,8 @@ impl Crew {
 
     /// The same, and its TID is another process's now.
     pub fn lose_to_a_stranger(&mut self, view: &View, at: u64) {
-        self.set_owner(view, at, self.stranger.id());
+        let tid = self.stranger.ask("tid").parse().unwrap();
+        self.set_owner(view, at, tid);
     }
 
     /// The gate is closed, as if a process had been stopped there.

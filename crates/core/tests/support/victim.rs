@@ -18,10 +18,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
 use crate::jump::Place;
 
@@ -62,11 +63,18 @@ pub fn mark() {
 
 /// Forks; the copy runs `body` and ends.
 fn run_copy(body: impl FnOnce()) -> Pid {
+    let parent = getpid();
     // SAFETY: the copy has this thread alone. It allocates, which a fork keeps working, takes no
     // lock that another thread of the test program may have had, and never returns from here.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
+            // It goes with the test, also if that is gone already: then PID 1 would be its tracer.
+            set_pdeathsig(Signal::SIGKILL).unwrap();
+            if getppid() != parent {
+                // SAFETY: ends the copy without the exit handlers that are the test program's.
+                unsafe { libc::_exit(1) }
+            }
             let ended = std::panic::catch_unwind(AssertUnwindSafe(body));
             // SAFETY: ends the copy without the exit handlers that are the test program's.
             unsafe { libc::_exit(i32::from(ended.is_err())) }
