@@ -89,6 +89,10 @@ mod arch {
             ptrace::write(pid, at, code & !0xff | BREAKPOINT).unwrap();
             ptrace::cont(pid, None).unwrap();
             if let Stop::End(end) = wait(pid) {
+                // It has gone another way. It may go on from its mark, and must not come by the breakpoint.
+                if end == End::Mark {
+                    ptrace::write(pid, at, code).unwrap();
+                }
                 return Some(end);
             }
             let mut registers = ptrace::getregs(pid).unwrap();
