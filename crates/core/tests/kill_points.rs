@@ -100,7 +100,7 @@ fn killed_anywhere_in_lock_after_a_death() {
     if can_run() {
         let inside = Scenario {
             before: &|crew, view| crew.die(view, true),
-            earlier: Earlier::Death,
+            earlier: Earlier::Kept,
             ..ALONE
         };
         inside.run("lock after a death inside");
@@ -165,7 +165,7 @@ fn killed_anywhere_in_try_lock() {
         try_lock.run("tryLock");
         let after = Scenario {
             before: &|crew, view| crew.die(view, true),
-            earlier: Earlier::Death,
+            earlier: Earlier::Kept,
             ..try_lock
         };
         after.run("tryLock after a death");

@@ -36,9 +36,9 @@ pub struct Scenario<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Earlier {
     No,
-    /// The operation declares it repaired, or ends before anybody else can know.
+    /// The operation declares it repaired.
     Death,
-    /// The operation releases the lock without a repair.
+    /// The operation does not: whoever comes next is told, wherever it is killed.
     Kept,
 }
 
