@@ -33,6 +33,7 @@ function build(script, settings) {
   const { stdout, stderr, status } = run('npm', ['run', '--silent', script], settings)
   // A mutation may leave a name unused; what tsc cannot make sense of at all is another matter.
   if (/error TS1\d\d\d:/.test(stdout) || (script === 'build:native' && status !== 0)) throw new Error(`it does not compile:\n${stdout}${stderr}`)
+  return status === 0
 }
 
 /** Whether a test of a suite passes. All of the suite runs; only this one counts. */
@@ -54,7 +55,7 @@ function prepareFacade() {
     cpSync(join(root, part), join(copy, part), { recursive: true })
   }
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
-  build('build:ts')
+  if (!build('build:ts')) throw new Error('the facade as it is does not compile: npm run build comes first')
 }
 
 function passes(path, file, test) {
