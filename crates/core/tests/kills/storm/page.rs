@@ -114,6 +114,8 @@ pub struct Page {
     pub inside: [AtomicU64; IDS],
     pub wrong: [AtomicU64; WRONGS.len()],
     pub own_refusals: AtomicU64,
+    /// Not 0: whoever is out of all locks stays out.
+    pub calm: AtomicU32,
 }
 
 impl Page {

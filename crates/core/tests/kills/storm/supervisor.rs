@@ -21,6 +21,11 @@ use super::{lost, worker};
 
 /// After so many kills the storm stops, an auditor looks at what is there, and a new segment is begun.
 const ROUND: u64 = 1_000;
+/// After so many kills nobody begins anew until all who wait have had their locks: a waiter that sleeps
+/// on would not be noticed among others who come and go.
+const CALM_AFTER: u64 = 100;
+/// How long that may take.
+const CALM: Duration = Duration::from_secs(20);
 /// How long the auditor may take for anything.
 const AUDIT: Duration = Duration::from_secs(60);
 
@@ -40,6 +45,8 @@ pub struct Tally {
     pub announced: u64,
     /// The longest time for which waiters slept and a lock was free.
     pub longest_free: Duration,
+    /// The longest time until all who waited had had their locks.
+    pub longest_calm: Duration,
 }
 
 pub struct Storm {
@@ -115,6 +122,7 @@ impl Storm {
             self.start(place);
         }
         let mut watchdog = Watchdog::new(&self.round.path);
+        let mut calm_at = self.tally.kills + CALM_AFTER;
         while self.tally.kills < end && !watchdog.barked {
             self.let_work(&mut watchdog);
             // Now and then two at one instant.
@@ -138,6 +146,10 @@ impl Storm {
             if self.round.header.is_none() {
                 self.round.header = self.round.read_header();
             }
+            if self.tally.kills >= calm_at {
+                calm_at = self.tally.kills + CALM_AFTER;
+                self.calm_down(&mut watchdog);
+            }
         }
         self.tally.longest_free = self.tally.longest_free.max(watchdog.longest);
         for place in 0..PLACES {
@@ -157,6 +169,23 @@ impl Storm {
             std::thread::sleep(Duration::from_micros(self.random.u64(20..300)));
         }
         watchdog.look(self.page, &self.pids);
+    }
+
+    /// Nobody comes, and nobody is killed: whoever waits gets its lock.
+    fn calm_down(&mut self, watchdog: &mut Watchdog) {
+        self.page.calm.store(1, SeqCst);
+        let begun = Instant::now();
+        let is_out = |place: &super::page::Place| place.at.load(SeqCst) == 0;
+        while !self.page.places.iter().all(is_out) && !watchdog.barked {
+            if begun.elapsed() > CALM {
+                self.page.note(Wrong::Stuck, || "somebody does not get out".to_owned());
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+            watchdog.look(self.page, &self.pids);
+        }
+        self.tally.longest_calm = self.tally.longest_calm.max(begun.elapsed());
+        self.page.calm.store(0, SeqCst);
     }
 
     fn start(&mut self, place: usize) {
@@ -308,6 +337,7 @@ pub fn figures(page: &Page, tally: &Tally) -> Vec<(&'static str, u64)> {
         ("acquisitions", tally.acquisitions),
         ("owner deaths announced", tally.announced),
         ("ms on a free lock at most", tally.longest_free.as_millis() as u64),
+        ("ms to a calm at most", tally.longest_calm.as_millis() as u64),
         ("double holds", wrong(Wrong::DoubleHold)),
         ("stuck", wrong(Wrong::Stuck)),
         ("leaked", wrong(Wrong::Leaked)),

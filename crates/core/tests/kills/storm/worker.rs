@@ -41,6 +41,9 @@ pub fn work(page: &'static Page, me: Who, path: &Path, capacity: u32, seed: u64)
     let mut worker = Worker { page, me, random, manager, locks, mine: Vec::new() };
     loop {
         worker.phase(Phase::Idle);
+        while page.calm.load(SeqCst) != 0 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         worker.step();
     }
 }
