@@ -338,4 +338,46 @@ test('a segment that is made anew beside a deleted one is another', async () => 
   guard.unlock()
 })
 
+test('a refusal leaves no descriptor, thread or mapping behind', async () => {
+  const [truncated, foreign, others, squatted] = [copied(), copied(), copied(), join(folder, unique())]
+  truncateSync(truncated, 4096)
+  patch(foreign, 8, Uint32Array.of(0xffff_ffff))
+  chmodSync(others, 0o644)
+  mkdirSync(squatted)
+  const paths = [truncated, foreign, others, squatted, join(tmpdir(), unique()), '/dev/null', join(folder, unique(), 'segment')]
+  const peer = new ProcessPeer()
+  const look = (rounds: number): Promise<{ counts: number[]; codes: string[] }> =>
+    peer.run(
+      ({ lib, fs }, { paths, rounds, existing }) => {
+        const codes = new Set<string>()
+        for (let i = 0; i < rounds; i++) {
+          for (const path of paths) {
+            try {
+              lib.openManager({ path })
+              codes.add('none')
+            } catch (error) {
+              codes.add((error as { code: string }).code)
+            }
+          }
+          for (const mode of ['create', 'open'] as const) {
+            try {
+              lib.openManager({ path: mode === 'create' ? existing : `${existing}-not`, mode })
+            } catch (error) {
+              codes.add((error as { code: string }).code)
+            }
+          }
+        }
+        const segments = fs.readFileSync('/proc/self/maps', 'utf8').split('\n').filter((line) => line.includes('/dev/shm/') || line.includes(' /tmp/'))
+        return { counts: [fs.readdirSync('/proc/self/fd').length, fs.readdirSync('/proc/self/task').length, segments.length], codes: [...codes].toSorted() }
+      },
+      { paths, rounds, existing: original.path },
+    )
+  const before = await look(1)
+  const after = await look(100)
+  assert.equal(after, before)
+  const codes = ['CORRUPT', 'EXISTS', 'INCOMPATIBLE', 'NOT_FOUND', 'NOT_TMPFS', 'PERMISSION']
+  for (const code of codes) assert.ok(after.codes.includes(`ERR_ROBUST_LOCK_${code}`), `${code} in ${after.codes.join(' ')}`)
+  assert.is(after.codes.includes('none'), false)
+})
+
 test.run()

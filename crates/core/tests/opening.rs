@@ -8,10 +8,11 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions, private_folder};
 use support::faults::deny;
-use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at};
+use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at, until};
 
 /// `open PATH`: "ID created" or the code; `chunks PATH`: ids of new chunks until there is no room;
 /// `limit PATH`: opens with a limit on file sizes.
@@ -78,6 +79,43 @@ fn sixteen_first_openers_at_once() {
         assert_eq!(created, 1, "round {round}: {answers:?}");
         assert_eq!(ids, (0..16).collect::<Vec<_>>(), "round {round}");
     }
+}
+
+#[test]
+fn openers_beside_those_who_delete() {
+    // So many segments a process: each stays mapped until it ends, and 32 bits have room for few.
+    const OPENS: usize = if cfg!(target_pointer_width = "32") { 8 } else { 400 };
+    let segment = TempSegment::new("deleted");
+    let line = format!("open {}", segment.path().display());
+    let mut peers: Vec<Peer> = (0..6).map(|_| Peer::new()).collect();
+    let done = AtomicBool::new(false);
+    let deleted = std::thread::scope(|scope| {
+        let delete = || {
+            let mut deleted = 0;
+            while !done.load(Ordering::Relaxed) {
+                deleted += u32::from(std::fs::remove_file(segment.path()).is_ok());
+                std::thread::yield_now();
+            }
+            deleted
+        };
+        let deleters = [scope.spawn(delete), scope.spawn(delete)];
+        for _ in 0..OPENS {
+            peers.iter_mut().for_each(|peer| peer.tell(&line));
+            for peer in &mut peers {
+                // No refusal, and a lock of a whole segment.
+                let answer = peer.hear();
+                let id = answer.split(' ').next().and_then(|id| id.parse::<u32>().ok());
+                if id.is_none() {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{answer}");
+                }
+            }
+            until("a deletion", || !segment.path().exists());
+        }
+        done.store(true, Ordering::Relaxed);
+        deleters.map(|deleter| deleter.join().unwrap()).iter().sum::<u32>()
+    });
+    assert!(deleted >= OPENS as u32, "{deleted} deletions");
 }
 
 #[test]
