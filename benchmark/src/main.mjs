@@ -1,38 +1,57 @@
 // `npm run bench` at the root builds the library, installs this package and runs this program.
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { cpus, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { createRequire } from 'node:module'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { Command, InvalidArgumentError } from 'commander'
-import { death } from './death.mjs'
-import { pairs } from './pairs.mjs'
-import { pool } from './pool.mjs'
+import { Bench } from './bench.mjs'
+import { chapters } from './chapters/index.mjs'
+import { publish } from './publish.mjs'
 
-const ALL = ['pairs', 'pool', 'death']
+const names = chapters.map(({ name }) => name)
 
 const count = (text) => {
   if (!/^[1-9][0-9]{0,3}$/.test(text)) throw new InvalidArgumentError('It must be a number from 1 to 9999.')
   return Number(text)
 }
+const some = (text) => {
+  const wanted = text.split(',')
+  const unknown = wanted.find((name) => !names.includes(name))
+  if (unknown !== undefined) throw new InvalidArgumentError(`There is no chapter ${unknown}.`)
+  return wanted
+}
 const options = new Command('bench')
   .description('Measures the library against the floor and its peers, interleaved; prints ratios.')
-  .option('--only <names>', `some of ${ALL.join(', ')}, with commas between`, (text) => text.split(','), ALL)
+  .option('--only <names>', `some of ${names.join(', ')}, with commas between`, some, names)
   .option('--rounds <n>', 'how many rounds', count, 15)
-  .option('--slice <ms>', 'how long a slice of a round is', count, 50)
+  .option('--slice <ms>', 'how long a slice of a round is, in ms', count, 50)
+  .option('--quick', 'run everything once, shortly: whether it works, no figures')
+  .option('--json [file]', 'write the results as JSON, to stdout or a file')
+  .option('--publish', 'write results/, and the tables in BENCHMARKS.md and README.md')
+  .option('--from <file>', 'measure nothing: take the results of that file')
   .parse()
   .opts()
 
-const folder = mkdtempSync(join(tmpdir(), 'robust-lock-benchmark-'))
-try {
-  const headers = createRequire(import.meta.url).resolve('node-api-headers/include/node_api.h')
-  const floor = join(folder, 'floor.node')
-  execFileSync('cc', ['-O2', '-shared', '-fPIC', '-pthread', '-I', dirname(headers), '-o', floor, new URL('floor.c', import.meta.url).pathname])
-  console.log(`Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}`)
-  const settings = { rounds: options.rounds, sliceMs: options.slice }
-  if (options.only.includes('pairs')) await pairs(folder, floor, settings)
-  if (options.only.includes('pool')) await pool(settings)
-  if (options.only.includes('death')) await death(settings)
-} finally {
-  rmSync(folder, { recursive: true, force: true })
+async function measure() {
+  const settings = options.quick ? { rounds: 2, sliceMs: 2, quick: true } : { rounds: options.rounds, sliceMs: options.slice, quick: false }
+  const bench = new Bench(settings)
+  const begun = performance.now()
+  try {
+    for (const { name, run } of chapters) {
+      if (!options.only.includes(name)) continue
+      const since = performance.now()
+      await run(bench)
+      console.error(`(${name}: ${((performance.now() - since) / 1e3).toFixed(0)} s)\n`)
+    }
+  } finally {
+    bench.end()
+  }
+  return bench.result({ ...settings, seconds: Math.round((performance.now() - begun) / 1e3) })
+}
+
+const results = options.from === undefined ? await measure() : JSON.parse(readFileSync(options.from, 'utf8'))
+const json = `${JSON.stringify(results, (_, value) => (typeof value === 'number' ? Number(value.toPrecision(5)) : value), 1)}\n`
+if (options.json === true) process.stdout.write(json)
+else if (options.json !== undefined) writeFileSync(options.json, json)
+if (options.publish) {
+  mkdirSync(new URL('../results/', import.meta.url), { recursive: true })
+  writeFileSync(new URL('../results/results.json', import.meta.url), json)
+  publish(JSON.parse(json))
 }

@@ -1,52 +1,60 @@
 // Measures contestants interleaved: a slice of each, in turn, in several rounds. What is compared has
 // been measured within milliseconds of each other, on the same machine in the same mood.
-import Table from 'cli-table3'
 
-/** The middle of the values, and how far they spread: half of them lie within. */
-function summary(values) {
+/** The middle of the values, and how far they spread: half of them lie from low to high. */
+export function summary(values) {
   const sorted = values.toSorted((a, b) => a - b)
-  const at = (share) => sorted[Math.floor((sorted.length - 1) * share)]
+  const at = (share) => {
+    const place = (sorted.length - 1) * share
+    const [below, above] = [sorted[Math.floor(place)], sorted[Math.ceil(place)]]
+    return below + (above - below) * (place % 1)
+  }
   return { median: at(0.5), low: at(0.25), high: at(0.75) }
 }
 
+/** Round by round, as they were interleaved: each value against that of the base in the same round. */
+export const ratio = (values, base) => summary(values.map((value, round) => value / base[round]))
+
+/** Runs each of `steps` once a round, and begins with another one each round: no step always has the same neighbour. */
+export async function interleave(steps, rounds) {
+  const results = steps.map(() => [])
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < steps.length; i++) {
+      const turn = (round + i) % steps.length
+      results[turn].push(await steps[turn]())
+    }
+  }
+  return results
+}
+
 /**
- * Nanoseconds an iteration of each contestant. `run(n)` makes n iterations; how many fill a slice is
- * found first.
+ * Nanoseconds an iteration of each contestant, round by round. `run(n)` makes n iterations; how many
+ * fill a slice is found first, which warms it up, too.
  */
 export async function race(contestants, { rounds, sliceMs }) {
-  const counts = []
+  const steps = []
   for (const { run } of contestants) {
-    let count = 1
-    for (;;) {
+    const time = async (count) => {
       const begun = performance.now()
       await run(count)
-      const took = performance.now() - begun
+      return performance.now() - begun
+    }
+    let count = 1
+    for (;;) {
+      const took = await time(count)
       if (took > sliceMs / 2) break
       count = Math.ceil(count * Math.min(Math.max(sliceMs / Math.max(took, 0.001), 2), 50))
     }
-    counts.push(count)
+    steps.push(async () => ((await time(count)) * 1e6) / count)
   }
-  const times = contestants.map(() => [])
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, { run }] of contestants.entries()) {
-      const begun = performance.now()
-      await run(counts[i])
-      times[i].push(((performance.now() - begun) * 1e6) / counts[i])
-    }
-  }
-  return contestants.map(({ name, target }, i) => ({ name, target, ...summary(times[i]), rounds: times[i] }))
+  const times = await interleave(steps, rounds)
+  return contestants.map(({ name, aim }, i) => ({ name, aim, figures: { time: times[i] } }))
 }
 
-const format = (ns) => (ns < 10_000 ? `${ns.toFixed(0)} ns` : ns < 10_000_000 ? `${(ns / 1e3).toFixed(1)} µs` : `${(ns / 1e6).toFixed(1)} ms`)
-
-/** A table of ratios against the contestant of that name. */
-export function report(title, results, base) {
-  const floor = results.find(({ name }) => name === base)
-  const table = new Table({ head: [title, 'median', 'middle half', `× ${base}`, 'target'], style: { head: [], border: [] }, colAligns: ['left', 'right', 'right', 'right', 'right'] })
-  for (const { name, median, low, high, target, rounds } of results) {
-    // Round by round, as they were interleaved.
-    const ratio = summary(rounds.map((value, i) => value / floor.rounds[i])).median
-    table.push([name, format(median), `${format(low)} – ${format(high)}`, ratio.toFixed(2), target ?? ''])
-  }
-  console.log(table.toString())
+/** A loop of a synchronous operation, or of one that returns a promise. */
+export const loop = (operation) => (count) => {
+  for (let i = 0; i < count; i++) operation()
+}
+export const asyncLoop = (operation) => async (count) => {
+  for (let i = 0; i < count; i++) await operation()
 }

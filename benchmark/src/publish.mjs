@@ -1,0 +1,42 @@
+// Out of the results: the charts in results/, and the tables that BENCHMARKS.md and README.md show.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { bars } from './chart.mjs'
+import { fill, markdown, quantity } from './text.mjs'
+
+const root = new URL('../../', import.meta.url)
+
+export function publish({ machine, settings, missing, tables }) {
+  const by = Object.fromEntries(tables.map((table) => [table.id, table]))
+  const regions = Object.fromEntries(tables.map((table) => [table.id, markdown(table)]))
+  regions.machine = [
+    `Linux ${machine.kernel}, ${machine.arch}, ${machine.cpus} × ${machine.cpu}, Node ${machine.node.slice(1)}; ${settings.rounds} rounds, ${settings.seconds} s.`,
+    ...missing.map(({ name, reason }) => `Not here: ${name} (${reason}).`),
+  ].join('\n')
+  if (by['pairs'] && by['async']) regions.speed = markdown(speed(by))
+  if (by['peers-sync'] && by['peers-async']) {
+    regions.peers = markdown(peers(by))
+    chart(by)
+  }
+  for (const name of ['BENCHMARKS.md', 'README.md']) {
+    const file = new URL(name, root)
+    writeFileSync(file, fill(readFileSync(file, 'utf8'), regions))
+  }
+}
+
+/** How fast: what the README shows of the pairs. */
+function speed({ pairs, async }) {
+  const rows = [...pairs.rows, ...async.rows].filter(({ aim }) => aim !== undefined)
+  return { labels: ['uncontended'], figures: pairs.figures, rows: rows.map((row) => ({ ...row, aim: undefined, against: 'a bare mutex in C' })) }
+}
+
+/** Against what: both tables of peers, in one. */
+function peers(by) {
+  const rows = [['blocking', by['peers-sync']], ['await', by['peers-async']]].flatMap(([how, { rows: all }]) => all.map((row) => ({ ...row, aim: undefined, name: [how, ...row.name], against: row.against && 'robust-lock' })))
+  return { labels: ['', 'lock and unlock'], figures: by['peers-sync'].figures, rows }
+}
+
+function chart(by) {
+  const bar = (how) => ({ name, figures: { time } }) => ({ name: `${name.at(-1)}, ${how}`, value: time.median, text: quantity(time.median, 'ns'), ours: name.at(-1).startsWith('robust-lock') })
+  const all = [...by['peers-sync'].rows.map(bar('blocking')), ...by['peers-async'].rows.map(bar('await'))]
+  writeFileSync(new URL('benchmark/results/peers.svg', root), bars('One lock and unlock that nobody else wants (logarithmic)', all))
+}
