@@ -8,6 +8,7 @@ import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, type Peer } from './fixtures/peers.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
 import { suite, unique } from './fixtures/suite.cjs'
+import { helpers } from './fixtures/threads.cjs'
 import { until } from './fixtures/within.cjs'
 
 const test = suite('abort')
@@ -99,6 +100,27 @@ for (const where of ['this thread', 'another process']) {
     await isFree(place)
   })
 }
+
+test('the place in the queue is gone while the lock is held still, and the helper with it', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const peer = await heldElsewhere(place)
+  for (const how of ['abort', 'timeout', 'close'] as const) {
+    const abort = new AbortController()
+    const other = openManager(place.options)
+    const wait = other.retrieveLock(locker.id).lock({ signal: abort.signal, timeout: how === 'timeout' ? 100 : Infinity })
+    const fate = reasonOf(wait)
+    await until('it stands at the gate', () => isWaitedFor(manager.path, locker.id))
+    if (how === 'abort') abort.abort()
+    if (how === 'close') other.close()
+    await fate
+    await until('the gate is open', () => !isWaitedFor(manager.path, locker.id))
+  }
+  await until('the helper has gone', () => helpers() === 0)
+  assert.equal(manager.locksHeld(), [locker.id])
+  await release(peer, locker.id)
+  await isFree(place)
+})
 
 test('no listener is left, however the wait ends', async () => {
   const place = segment()

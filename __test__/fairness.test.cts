@@ -53,7 +53,7 @@ async function crowd(count: number, hold: number, how: (place: number) => 'sync'
     const bytes = readFileSync(file)
     return peers.map((_, place) => ({ turns: bytes.readDoubleLE(place * 16), waits: bytes.readDoubleLE(place * 16 + 8) === 1 }))
   }
-  return { locker, path: manager.path, peers, read }
+  return { name, locker, path: manager.path, peers, read }
 }
 
 /** Until each of them has had `more` turns. */
@@ -75,6 +75,24 @@ for (const how of ['sync', 'async'] as const) {
     }
   })
 }
+
+test('one whose event loop is late each time gets its turns beside three prompt ones', async () => {
+  const { name, locker, peers, read } = await crowd(3, 1, () => 'async')
+  const late = new ProcessPeer()
+  await open(late, { name })
+  const done = late.run(async ({ locker }, id) => {
+    const cell = new Int32Array(new SharedArrayBuffer(4))
+    const block = (): void => {
+      Atomics.wait(cell, 0, 0, 20)
+      timer = setImmediate(block)
+    }
+    let timer = setImmediate(block)
+    for (let turn = 0; turn < 40; turn++) (await locker(id).lock()).unlock()
+    clearImmediate(timer)
+  }, locker.id)
+  await done
+  await turns('the others have had theirs', read, peers.map((_, place) => place), 1)
+})
 
 test('four processes, sync and async mixed, all get on', async () => {
   const { read } = await crowd(4, 1, (place) => (place % 2 === 0 ? 'sync' : 'async'))

@@ -64,6 +64,32 @@ test('a timeout is for all together, and releases what was taken', async () => {
   manager.lockAllSync(lockers, { timeout: 0 }).unlock()
 })
 
+test('what the first lock has cost of the timeout is not there for the second', async () => {
+  const { manager, lockers, name } = pool(3)
+  const peer = new ProcessPeer()
+  await open(peer, { name })
+  for (const id of [0, 1, 2]) await take(peer, id)
+  const order: string[] = []
+  const all = rejects(manager.lockAll([0, 1], { timeout: 500 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('all'))
+  const later = rejects((lockers[2] as Locker).lock({ timeout: 700 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('later'))
+  await new Promise((resolve) => setTimeout(resolve, 350))
+  await release(peer, 0)
+  await Promise.all([all, later])
+  assert.equal(order, ['all', 'later'])
+  assert.equal(manager.locksHeld(), [1, 2])
+})
+
+test('an abort between the last grant and its news rejects, and releases everything', async () => {
+  const { manager, lockers } = pool(2)
+  const controller = new AbortController()
+  const one = manager.lockAll([0], { signal: controller.signal })
+  assert.equal(manager.locksHeld(), [0])
+  controller.abort('too late for the guard')
+  assert.is(await one.catch((thrown: unknown) => thrown), 'too late for the guard')
+  assert.equal(manager.locksHeld(), [])
+  manager.lockAllSync(lockers).unlock()
+})
+
 test('an abort rejects with the reason, and releases what was taken', async () => {
   const { manager, lockers, name } = pool(3)
   const peer = new ProcessPeer()

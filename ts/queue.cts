@@ -102,7 +102,6 @@ export class LockState {
     const { native } = this.segment
     const verdict = native.tryLock(this.#key)
     if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
-    if (this.#first !== undefined) this.#arm()
     if (verdict === BUSY || verdict === OWN) return undefined
     throw refusal(native, verdict, this.id)
   }

@@ -164,8 +164,6 @@ impl World {
                     then("tryLock", &|w| {
                         if w.main == Holder::Nobody {
                             w.enter();
-                        } else if w.tasks > 0 {
-                            w.arm();
                         }
                     });
                     then("lockSync", &|w| {
