@@ -7,7 +7,7 @@ import { openManager, type Guard, type Locker, type Manager, type OpenOptions } 
 import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
-import { isWaitedFor, owner } from './fixtures/segment.cjs'
+import { isWaitedFor, owner, wordAt } from './fixtures/segment.cjs'
 import { folder, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
@@ -234,6 +234,39 @@ test('a tryLock that comes before the task: the task is next', async () => {
   for (let turns = 0; turns < 20; turns++) await turn()
   assert.is(settled, false)
   guard.unlock()
+  ;(await waiting).unlock()
+  await holder.done
+  await isFree(place)
+})
+
+test('a thread that comes too late for its turn, and finds the lock taken, waits again', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const holder = await holderOfFile(place)
+  const taker = new ProcessPeer()
+  await open(taker, place.options)
+  const waiting = locker.lock()
+  await until('it waits', () => isWaitedFor(manager.path, locker.id))
+  // Once the gate, which the helper has, is open beside a free lock, the helper has offered in vain and gone.
+  const words = (['main', 'gate a', 'gate b'] as const).map((mutex) => wordAt(manager.path, locker.id, mutex))
+  taker.launch(({ fs, locker, guards, tell }, { path, id, words }) => {
+    const file = fs.openSync(path, 'r')
+    const word = new Uint32Array(1)
+    const isFree = (at: number): boolean => {
+      fs.readSync(file, word, 0, 4, at)
+      return ((word[0] as number) & 0x3fff_ffff) === 0
+    }
+    tell('looks for the offer to pass')
+    let guard
+    while (guard === undefined) if (words.every(isFree)) guard = locker(id).tryLock()
+    fs.closeSync(file)
+    guards.set(id, guard)
+  }, { path: manager.path, id: locker.id, words })
+  await taker.hears('looks for the offer to pass')
+  holder.letGo()
+  while (owner(manager.path, locker.id, 'main') !== taker.pid);
+  for (let turns = 0; turns < 20; turns++) await turn()
+  await release(taker, locker.id)
   ;(await waiting).unlock()
   await holder.done
   await isFree(place)
