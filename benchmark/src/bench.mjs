@@ -4,29 +4,39 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createRequire } from 'node:module'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { ratio, summary } from './measure.mjs'
 import { print } from './text.mjs'
 
 const require = createRequire(import.meta.url)
 
+/**
+ * Removes these when this process has ended, however it ends: a shell waits for the end of its input, which this
+ * process alone keeps open.
+ */
+function removeInTheEnd(folders) {
+  const shell = spawn('/bin/sh', ['-c', 'read -r _; rm -rf -- "$@"', 'sh', ...folders], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
+  shell.unref()
+  shell.stdin.unref()
+}
+
 export class Bench {
   tables = []
   missing = []
-  #segments = []
 
   /** `quick`: all that is done, is done, but hardly measured. */
   constructor({ rounds, sliceMs, quick }) {
     Object.assign(this, { rounds, sliceMs, quick })
     this.folder = mkdtempSync(join(tmpdir(), 'robust-lock-benchmark-'))
+    /** On a tmpfs. */
+    this.memory = mkdtempSync('/dev/shm/robust-lock-benchmark-')
+    removeInTheEnd([this.folder, this.memory])
   }
 
   /** A path for a segment, which is gone when the run ends. */
   segment(name) {
-    const path = `/dev/shm/robust-lock-benchmark-${process.pid}-${name}`
-    this.#segments.push(path)
-    return path
+    return join(this.memory, name)
   }
 
   /** Compiles one of the C files beside this one: a program, or with `module` a Node-API module. */
@@ -82,7 +92,6 @@ export class Bench {
   }
 
   end() {
-    for (const path of this.#segments) rmSync(path, { force: true })
-    rmSync(this.folder, { recursive: true, force: true })
+    for (const folder of [this.folder, this.memory]) rmSync(folder, { recursive: true, force: true })
   }
 }
