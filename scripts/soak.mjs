@@ -1,14 +1,16 @@
-// The long versions of the tests: `npm run soak -- [NAME…] [--seconds N] [--kills N]`.
+// The long versions of the tests: `npm run soak -- [NAME…] [--seconds N] [--kills N]`. Without names: all of
+// them, or with --kills those that kill at random.
 // A soak is a program build/soak/NAME.soak.cjs. It takes the same options, prints its progress and a
 // line at the end, sends its figures here, and exits non-zero if anything was wrong. They run one after
-// the other. The final line adds up what they have counted. NODE_BINARY names another node to run them with.
+// the other. The final line adds up what they have counted; an interrupt (Ctrl-C) lets the one that runs
+// come to its end, and leaves out the rest. NODE_BINARY names another node to run them with.
 import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: 'string', default: '60' }, kills: { type: 'string', default: '20000' } },
+  options: { seconds: { type: 'string' }, kills: { type: 'string' } },
 })
 for (const [name, value] of Object.entries(values)) {
   if (!/^[1-9][0-9]*$/.test(value)) {
@@ -25,14 +27,26 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
+const RANDOM = ['kills', 'storm']
+const chosen = positionals.length > 0 ? positionals : values.kills === undefined ? all : RANDOM
+const { seconds = '60', kills = '20000' } = values
 const totals = { kills: 0, acquisitions: 0, 'double holds': 0, stuck: 0, leaked: 0, 'unannounced deaths': 0 }
+
+let soak
+let interrupted = false
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    interrupted = true
+    soak?.kill('SIGINT')
+  })
+}
 
 /** Runs one, and adds its figures up; whether it says that nothing was wrong. */
 function run(name) {
   console.log(`== ${name}`)
   const program = new URL(`${name}.soak.cjs`, folder).pathname
-  const args = [program, '--seconds', values.seconds, '--kills', values.kills]
-  const soak = spawn(process.env.NODE_BINARY || process.execPath, args, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
+  const args = [program, '--seconds', seconds, '--kills', kills]
+  soak = spawn(process.env.NODE_BINARY || process.execPath, args, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'] })
   soak.on('message', (figures) => {
     for (const what of Object.keys(totals)) totals[what] += figures[what] ?? 0
   })
@@ -43,9 +57,10 @@ function run(name) {
 }
 
 let failed = 0
-for (const name of positionals.length > 0 ? positionals : all) {
-  if (!(await run(name))) failed++
+for (const name of chosen) {
+  if (!interrupted && !(await run(name))) failed++
 }
 const counted = Object.entries(totals).map(([what, figure]) => `${figure} ${what}`).join(', ')
-console.log(`${failed === 0 ? 'all soaks passed' : `${failed} soaks failed`}: ${counted}`)
-process.exit(failed === 0 ? 0 : 1)
+const verdict = failed > 0 ? `${failed} soaks failed` : interrupted ? 'interrupted, nothing was wrong so far' : 'all soaks passed'
+console.log(`${verdict}: ${counted}`)
+process.exit(failed > 0 ? 1 : interrupted ? 130 : 0)

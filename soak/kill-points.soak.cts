@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { tell } from './fixtures/figures.cjs'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string' }, kills: { type: 'string', default: '20000' } } })
 const root = join(__dirname, '..', '..')
@@ -23,7 +24,7 @@ createInterface(child.stdout).on('line', (line) => {
 })
 child.on('error', (error) => console.log(`kill-points: FAILED: ${error.message}`))
 child.on('close', (code) => {
-  const seconds = ((performance.now() - begun) / 1_000).toFixed(0)
-  console.log(`kill-points: ${kills} kills in ${operations} operations, ${code === 0 ? 'all well after each' : 'FAILED'}, ${seconds} s`)
-  process.exit(code === 0 && kills > 0 ? 0 : 1)
+  if (code !== 0) console.log('kill-points: FAILED')
+  tell('kill-points', { kills, operations, seconds: Math.round((performance.now() - begun) / 1_000) })
+  process.exitCode = code === 0 && kills > 0 ? 0 : 1
 })

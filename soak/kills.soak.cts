@@ -1,5 +1,5 @@
 // Random kills of raw processes, without Node: the long version of crates/core/tests/kills, which tells
-// how. --kills so many; a million take about half an hour.
+// how. --kills so many; a million take about half an hour. An interrupt ends it with the next thousand.
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -17,6 +17,8 @@ createInterface({ input: storm.stdout }).on('line', (line) => {
   figures = JSON.parse(line) as Figures
   progress.show(figures)
 })
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => storm.kill('SIGINT'))
+storm.on('error', (error) => console.log(`kills: FAILED: ${error.message}`))
 storm.on('close', (code) => {
   progress.stop()
   if (figures !== undefined) tell('kills', figures)

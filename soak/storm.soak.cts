@@ -1,7 +1,7 @@
 // A storm: processes take locks, sync and async, with Workers and without, while others are killed,
 // stopped and continued at random instants, and Workers terminated. Nobody is ever inside with another,
 // no update is torn without an announcement, no id is handed out twice or lost, and nobody sleeps beside
-// a free lock. It ends after --kills of processes, or when --seconds are over.
+// a free lock. It ends after --kills of processes, when --seconds are over, or with an interrupt.
 import { fork, type ChildProcess } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -34,7 +34,7 @@ for (let i = 0; i < LOCKS; i++) manager.allocateLock()
 /** Those that run, by place; and all that there are. */
 const children: (ChildProcess | undefined)[] = Array.from({ length: PLACES })
 const living = new Set<ChildProcess>()
-let [kills, stops, excused, stuck, done] = [0, 0, 0, 0, false]
+let [kills, stops, excused, stuck, done, interrupted] = [0, 0, 0, 0, false, false]
 const possible = Array.from({ length: LOCKS }, () => 0)
 
 function rowsOf(place: number): Row[] {
@@ -65,7 +65,8 @@ async function live(place: number): Promise<void> {
   living.delete(child)
   children[place] = undefined
   bury(place, child.pid as number)
-  if (signal !== 'SIGKILL') fail(`a process ended by itself: ${code ?? signal}`)
+  // From a terminal an interrupt comes to all.
+  if (signal !== 'SIGKILL' && !(interrupted && signal === 'SIGINT')) fail(`a process ended by itself: ${code ?? signal}`)
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
@@ -162,7 +163,7 @@ async function watch(progress: Progress, watchdog: Watchdog): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  process.once('SIGINT', () => fail('interrupted'))
+  process.on('SIGINT', () => (done = interrupted = true))
   const [progress, watchdog] = [new Progress('storm', wanted), new Watchdog(folder, rows)]
   const places = children.map(async (_, place) => {
     while (!done) await live(place)

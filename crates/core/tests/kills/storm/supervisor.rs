@@ -105,14 +105,15 @@ impl Storm {
         Self { page, tally: Tally::default(), random, pids, serial: 0, round }
     }
 
-    /// Until there were so many kills; `progress` is told after each segment.
-    pub fn run(&mut self, kills: u64, mut progress: impl FnMut(&Self)) {
-        while self.tally.kills < kills {
+    /// Until there were so many kills, or `progress`, which is told after each segment, says no.
+    pub fn run(&mut self, kills: u64, mut progress: impl FnMut(&Self) -> bool) {
+        let mut goes_on = true;
+        while goes_on && self.tally.kills < kills {
             let end = kills.min(self.tally.kills + ROUND);
             self.run_round(end);
             self.audit();
             self.round = Round::new(self.serial, &mut self.random);
-            progress(self);
+            goes_on = progress(self);
         }
     }
 
