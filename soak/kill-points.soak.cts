@@ -1,5 +1,5 @@
 // Kills processes at every instruction of every operation of the core, one instruction after the other: the
-// Rust tests kill_points and kill_points_pool, which take a sample of the long operations, without leaving
+// Rust tests kill_points, kill_points_pool and stop_points, which take a sample of the long ones, without leaving
 // any out. `--kills N`: at most so many steps of each; 1000000 is more than any operation has.
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -9,7 +9,7 @@ import { tell } from './fixtures/figures.cjs'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string' }, kills: { type: 'string', default: '20000' } } })
 const root = join(__dirname, '..', '..')
-const args = ['test', '--locked', '--no-fail-fast', '-p', 'robust-lock-core', '--test', 'kill_points', '--test', 'kill_points_pool', '--', '--nocapture']
+const args = ['test', '--locked', '--no-fail-fast', '-p', 'robust-lock-core', '--test', 'kill_points', '--test', 'kill_points_pool', '--test', 'stop_points', '--', '--nocapture']
 const child = spawn('cargo', args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ROBUST_LOCK_POINTS: values.kills } })
 
 const begun = performance.now()

@@ -180,6 +180,7 @@ pub const CHUNK_MAP_AT: u64 = 137_280;
 pub const SLOTS_AT: u64 = 196_608;
 pub const GATES_AT: [u64; 2] = [64, 128];
 pub const DIRTY_AT: u64 = 48;
+pub const TOKEN_AT: u64 = 56;
 pub const TURN_AT: u64 = 112;
 
 pub fn slot_at(id: u32) -> u64 {

@@ -9,22 +9,24 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
 use crate::jump::Place;
+use crate::support::watchdog;
 
 /// More steps than any operation has: beyond, the processor cannot be single-stepped through its
 /// atomic instructions (load-linked and store-conditional start over and over).
@@ -61,23 +63,59 @@ pub fn mark() {
     raise(Signal::SIGSTOP).unwrap();
 }
 
+/// How long a copy may take to start a thread.
+const TRIAL: Duration = Duration::from_secs(2);
+
 /// Forks; the copy runs `body` and ends.
+///
+/// A copy has the locks of the standard library as they were in the instant of the fork. If another
+/// thread of the test program was starting or ending just then, one of them stays taken, and a copy
+/// that starts a thread (as the library does when it opens a segment) waits for ever. So it tries that
+/// first, and one that cannot do it is thrown away.
 fn run_copy(body: impl FnOnce()) -> Pid {
     let parent = getpid();
-    // SAFETY: the copy has this thread alone. It allocates, which a fork keeps working, takes no
-    // lock that another thread of the test program may have had, and never returns from here.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            // It goes with the test, also if that is gone already: then PID 1 would be its tracer.
-            set_pdeathsig(Signal::SIGKILL).unwrap();
-            if getppid() != parent {
-                // SAFETY: ends the copy without the exit handlers that are the test program's.
-                unsafe { libc::_exit(1) }
+    loop {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        // SAFETY: the copy has this thread alone. It allocates, which a fork keeps working, takes no
+        // lock that another thread of the test program may have had, but for what is said above, and
+        // never returns from here.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => {
+                let mut tried = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut tried, PollTimeout::try_from(TRIAL).unwrap()).unwrap() == 1 {
+                    return child;
+                }
+                kill(child, Signal::SIGKILL).unwrap();
+                waitpid(child, None).unwrap();
             }
-            let ended = std::panic::catch_unwind(AssertUnwindSafe(body));
-            // SAFETY: ends the copy without the exit handlers that are the test program's.
-            unsafe { libc::_exit(i32::from(ended.is_err())) }
+            ForkResult::Child => {
+                // It goes with the test, also if that is gone already: then PID 1 would be its tracer.
+                set_pdeathsig(Signal::SIGKILL).unwrap();
+                if getppid() != parent {
+                    // SAFETY: ends the copy without the exit handlers that are the test program's.
+                    unsafe { libc::_exit(1) }
+                }
+                std::thread::spawn(|| ()).join().unwrap();
+                say(&writer, "tried");
+                drop((reader, writer));
+                let ended = std::panic::catch_unwind(AssertUnwindSafe(body));
+                // SAFETY: ends the copy without the exit handlers that are the test program's.
+                unsafe { libc::_exit(i32::from(ended.is_err())) }
+            }
+        }
+    }
+}
+
+/// What has become of it: it is stopped, or has ended.
+fn status_of(pid: Pid) -> WaitStatus {
+    let begun = Instant::now();
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::StillAlive => {
+                assert!(begun.elapsed() < watchdog(), "a victim that neither stops nor ends");
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            status => return status,
         }
     }
 }
@@ -91,7 +129,7 @@ impl Victim {
             body();
         });
         let victim = Self { pid, gone: false, said: None };
-        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGSTOP));
+        assert_eq!(status_of(pid), WaitStatus::Stopped(pid, Signal::SIGSTOP));
         ptrace::setoptions(pid, ptrace::Options::PTRACE_O_EXITKILL).unwrap();
         victim.go_on();
         victim
@@ -109,7 +147,7 @@ impl Victim {
     pub fn finish(mut self) -> String {
         loop {
             ptrace::cont(self.pid, None).unwrap();
-            match waitpid(self.pid, None).unwrap() {
+            match status_of(self.pid) {
                 WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
                 WaitStatus::Exited(_, 0) => break,
                 status => panic!("the victim's own end: {status:?}"),
@@ -122,7 +160,7 @@ impl Victim {
     /// Lets it run up to its next mark.
     pub fn go_on(&self) {
         ptrace::cont(self.pid, None).unwrap();
-        let status = waitpid(self.pid, None).unwrap();
+        let status = status_of(self.pid);
         assert_eq!(status, WaitStatus::Stopped(self.pid, Signal::SIGSTOP), "a mark");
     }
 
@@ -205,10 +243,17 @@ impl Drop for EndOfWatch<'_> {
 }
 
 fn watch(pid: Pid, made: &AtomicU64, over: &AtomicBool, mut asleep: impl FnMut() -> Asleep) {
-    let mut before = u64::MAX;
+    let (mut before, mut since) = (u64::MAX, Instant::now());
     while !over.load(Ordering::Relaxed) {
         std::thread::park_timeout(Duration::from_millis(2));
         let now = made.load(Ordering::Relaxed);
+        if now != before {
+            since = Instant::now();
+        } else if since.elapsed() > watchdog() {
+            // Whoever steps it waits for its next stop.
+            let _ = kill(pid, Signal::SIGKILL);
+            panic!("a victim that neither steps nor ends");
+        }
         if now == before && state(pid.as_raw() as u32) == 'S' && asleep() == Asleep::Kill {
             kill(pid, Signal::SIGKILL).unwrap();
             return;
