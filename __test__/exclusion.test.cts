@@ -208,4 +208,25 @@ test('whoever waits gets in after a holder of any kind', async () => {
   }
 })
 
+test('a native call that comes back without an answer acquires nothing', async () => {
+  const locker = openManager({ name: unique() }).allocateLock()
+  const { load } = require(join(__dirname, '..', '..', 'dist', 'native.cjs')) as { load: (...callbacks: (() => void)[]) => Record<'tryLock' | 'tryInTurn', () => undefined> }
+  const native = load(() => {}, () => {})
+  const { tryLock, tryInTurn } = native
+  native.tryLock = native.tryInTurn = () => undefined
+  try {
+    for (let i = 0; i < 2; i++) {
+      assert.throws(() => locker.lockSync(), /gave no token/)
+      assert.throws(() => locker.tryLock(), /gave no token/)
+      await locker.lock().then(() => assert.unreachable(), (error: Error) => assert.match(error.message, /gave no token/))
+    }
+  } finally {
+    Object.assign(native, { tryLock, tryInTurn })
+  }
+  locker.lockSync().unlock()
+  const guard = await locker.lock()
+  assert.is(locker.tryLock(), undefined)
+  guard.unlock()
+})
+
 test.run()

@@ -3,8 +3,8 @@ import { LockError, outOfRange, type LockErrorCode } from './errors.cjs'
 import { loadModule } from './loader.cjs'
 
 /**
- * What a call to the lock came to, unless all is well: then it is undefined. The same numbers stand in
- * crates/node/src/hot.rs.
+ * What a call to the lock came to, unless all is well: then it is undefined, and if it has acquired the
+ * lock there is a token. The same numbers stand in crates/node/src/hot.rs.
  */
 export const BUSY = 0
 export const HANDED_OVER = 1
@@ -85,4 +85,9 @@ export function refusal(native: Native, verdict: number | undefined, id: number)
     default:
       return outOfRange('id', 'the id of a lock of this segment', id)
   }
+}
+
+/** A call that came back without having been answered. It cannot be, and if it could, nothing would be held. */
+export function unanswered(id: number): Error {
+  return new Error(`robust-lock: the native module gave no token for lock ${id}`)
 }

@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal } from './native.cjs'
+import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -76,12 +76,14 @@ export class LockState {
   #armed = false
 
   readonly #key: number
+  readonly #native: Native
 
   constructor(
     readonly segment: Segment,
     readonly id: number,
   ) {
     this.#key = segment.handle * 2 ** 20 + id
+    this.#native = segment.native
   }
 
   /** Whether this thread owns the lock. */
@@ -99,24 +101,22 @@ export class LockState {
   /** One try that overtakes everybody, or none if this thread has the lock. */
   tryLock(locker: Locker): Guard | undefined {
     if (this.isOwned) return undefined
-    const { native } = this.segment
-    const verdict = native.tryLock(this.#key)
+    const verdict = this.#native.tryLock(this.#key)
     if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
     if (verdict === BUSY || verdict === OWN) return undefined
-    throw refusal(native, verdict, this.id)
+    throw refusal(this.#native, verdict, this.id)
   }
 
   lockSync(locker: Locker, timeout: number): Guard {
-    const { native } = this.segment
-    if (this.isOwned) throw refusal(native, OWN, this.id)
-    const verdict = native.tryInTurn(this.#key)
+    if (this.isOwned) throw refusal(this.#native, OWN, this.id)
+    const verdict = this.#native.tryInTurn(this.#key)
     if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
-    if (verdict !== BUSY) throw refusal(native, verdict, this.id)
+    if (verdict !== BUSY) throw refusal(this.#native, verdict, this.id)
     return this.#block(locker, timeout)
   }
 
   #block(locker: Locker, timeout: number): Guard {
-    const { native } = this.segment
+    const native = this.#native
     // The native call stands this thread's helper down, and sends it again if it ends without the lock.
     try {
       const verdict = timeout === Infinity ? native.lockSync(this.#key) : native.lockSyncFor(this.#key, timeout)
@@ -134,17 +134,18 @@ export class LockState {
   }
 
   lock(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
+    let verdict: number | undefined = BUSY
     if (!this.isOwned && this.#first === undefined) {
-      const { native } = this.segment
-      const verdict = timeout === 0 ? native.tryLock(this.#key) : native.tryInTurn(this.#key)
+      verdict = timeout === 0 ? this.#native.tryLock(this.#key) : this.#native.tryInTurn(this.#key)
       if (isAcquired(verdict)) return Promise.resolve(this.#enter(locker, verdict !== undefined))
-      if (verdict !== BUSY && verdict !== OWN) return Promise.reject(refusal(native, verdict, this.id))
     }
-    return this.#wait(locker, signal, timeout)
+    return this.#wait(locker, signal, timeout, verdict)
   }
 
-  #wait(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
-    if (timeout === 0) return Promise.reject(refusal(this.segment.native, TIMED_OUT, this.id))
+  /** After one try, which came to that, or none. */
+  #wait(locker: Locker, signal: AbortSignal | undefined, timeout: number, verdict: number | undefined): Promise<Guard> {
+    if (verdict !== BUSY && verdict !== OWN) return Promise.reject(refusal(this.#native, verdict, this.id))
+    if (timeout === 0) return Promise.reject(refusal(this.#native, TIMED_OUT, this.id))
     return new Promise((resolve, reject) => {
       this.#append(new Task(this, locker, resolve, reject, signal, timeout))
     })
@@ -152,7 +153,12 @@ export class LockState {
 
   #enter(locker: Locker, ownerDied: boolean): Guard {
     if (this.#armed) this.#standDown()
-    const guard = new Guard(this, this.id, ownerDied, this.segment.native.results[TOKEN] as number)
+    const { results } = this.#native
+    const token = results[TOKEN] as number
+    // Every acquisition writes one: no answer at all must not pass for "all is well".
+    if (token === 0) throw unanswered(this.id)
+    results[TOKEN] = 0
+    const guard = new Guard(this, this.id, ownerDied, token)
     // Not the guard itself: a new object in an old one costs a write barrier and a mark for the garbage
     // collector. And read from the guard: so the compiler knows what it is, and that `Promise.resolve`
     // need not look for a `then`.
@@ -164,14 +170,22 @@ export class LockState {
 
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
   release(): void {
-    const { native } = this.segment
-    const flags = (this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2)
-    const verdict = flags === 0 ? native.unlock(this.#key) : native.unlockAs(this.#key, flags)
+    if (this.unrepaired || this.#first !== undefined) {
+      this.#releaseAs((this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2))
+      return
+    }
+    const verdict = this.#native.unlock(this.#key)
+    if (verdict !== undefined) throw refusal(this.#native, verdict, this.id)
+    this.token = 0
+  }
+
+  #releaseAs(flags: number): void {
+    const verdict = this.#native.unlockAs(this.#key, flags)
     if (verdict === HANDED_OVER || verdict === OWNER_DIED) {
       this.#grant(verdict === OWNER_DIED)
       return
     }
-    if (verdict !== undefined) throw refusal(native, verdict, this.id)
+    if (verdict !== undefined) throw refusal(this.#native, verdict, this.id)
     this.token = 0
     if (this.#first !== undefined) this.#arm()
   }
@@ -214,7 +228,7 @@ export class LockState {
   timedOut(task: Task): void {
     if (!task.queued) return
     if (task !== this.#first || this.isOwned || !this.#tryForFirst()) {
-      this.withdraw(task, refusal(this.segment.native, TIMED_OUT, this.id))
+      this.withdraw(task, refusal(this.#native, TIMED_OUT, this.id))
     }
   }
 
@@ -224,14 +238,13 @@ export class LockState {
 
   /** One try for the first task; it ends an offer. True if nobody is left to try for. */
   #tryForFirst(): boolean {
-    const { native } = this.segment
-    const verdict = native.tryLock(this.#key)
+    const verdict = this.#native.tryLock(this.#key)
     if (isAcquired(verdict)) {
       this.#grant(verdict !== undefined)
       return true
     }
     if (verdict === BUSY || verdict === OWN) return false
-    this.#rejectAll(refusal(native, verdict, this.id))
+    this.#rejectAll(refusal(this.#native, verdict, this.id))
     return true
   }
 
@@ -240,10 +253,9 @@ export class LockState {
    * have come too late. True if the lock was not to be had, and the helper is on its way again.
    */
   offered(instead: number): boolean {
-    const { native } = this.segment
     if (instead === STALE) this.segment.warn()
     else if (instead !== BUSY) {
-      this.#rejectAll(refusal(native, instead, this.id))
+      this.#rejectAll(refusal(this.#native, instead, this.id))
       return false
     }
     if (this.#first === undefined || this.isOwned) {
@@ -260,23 +272,22 @@ export class LockState {
    * rather than making the others wait. Returns what it waited.
    */
   waitInPlace(patience: number): number {
-    const { native, handle } = this.segment
+    const { handle } = this.segment
     if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
     const begun = performance.now()
-    if (native.waitForOffer(handle, this.id, patience) && !this.#tryForFirst()) this.#arm()
+    if (this.#native.waitForOffer(handle, this.id, patience) && !this.#tryForFirst()) this.#arm()
     return performance.now() - begun
   }
 
   #arm(): void {
     this.#armed = true
-    const { native, handle } = this.segment
-    if (native.arm(handle, this.id)) return
+    if (this.#native.arm(this.segment.handle, this.id)) return
     this.#armed = false
     this.#rejectAll(new LockError('ERR_ROBUST_LOCK_NO_MEMORY', `no thread could be started to wait for lock ${this.id}: the process is at a limit`))
   }
 
   #standDown(): void {
     this.#armed = false
-    this.segment.native.standDown(this.segment.handle, this.id)
+    this.#native.standDown(this.segment.handle, this.id)
   }
 }

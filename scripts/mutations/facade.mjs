@@ -4,6 +4,7 @@
  */
 export const facade = [
   ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token', 'if (this.token === 0) this.token = guard.token', 'exclusion', '10,000 tasks of one thread, first in, first out'],
+  ['no answer is a yes', 'ts/queue.cts', 'if (token === 0) throw unanswered(this.id)', '', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
   ['last in, first out', 'ts/queue.cts', 'const task = this.#first as Task\n    this.#remove(task)\n    task.resolve', 'const task = this.#last as Task\n    this.#remove(task)\n    task.resolve', 'exclusion', '10,000 tasks of one thread, first in, first out'],
   ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'waiting', 'a thread that comes too late for its turn, and finds the lock taken, waits again'],
   ['no stand-down when the queue is empty', 'ts/queue.cts', 'if (this.#first === undefined && this.#armed) this.#standDown()', '', 'abort', 'the place in the queue is gone while the lock is held still, and the helper with it'],
@@ -17,7 +18,7 @@ export const facade = [
   ['no last try of a timeout', 'ts/queue.cts', '|| !this.#tryForFirst()) {', '|| true) {', 'waiting', 'a timeout that is noticed late makes a last try'],
   ['a timeout of 0 overtakes', 'ts/queue.cts', 'if (!this.isOwned && this.#first === undefined) {', 'if (!this.isOwned) {', 'waiting', 'a timeout of 0 does not overtake the tasks of its thread'],
   ['a pending wait keeps nobody alive', 'ts/queue.cts', 'this.segment.pending(1)', '', 'alive', 'a process with a pending lock() lives until it is granted'],
-  ['released as if it were repaired', 'ts/queue.cts', 'const flags = (this.unrepaired ? 1 : 0) |', 'const flags = 0 |', 'owner-died', 'no release takes it away, without markConsistent()'],
+  ['released as if it were repaired', 'ts/queue.cts', 'this.#releaseAs((this.unrepaired ? 1 : 0) |', 'this.#releaseAs(0 |', 'owner-died', 'no release takes it away, without markConsistent()'],
   ['a hand-over does not tell', 'ts/queue.cts', 'this.#grant(verdict === OWNER_DIED)', 'this.#grant(false)', 'owner-died', 'handed over inside a thread, the next task is told, until one repairs'],
   ['markConsistent does nothing', 'ts/guard.cts', 'this.#state.unrepaired = false', '', 'owner-died', 'markConsistent() takes effect with the release, by whatever way'],
   ['a guard unlocks twice', 'ts/guard.cts', 'if (this.#state.token !== this.token) throw released(this)\n    this.#state.release()', 'this.#state.release()', 'errors', 'NOT_HELD and NOT_OWNER change nothing'],

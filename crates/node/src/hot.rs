@@ -12,7 +12,8 @@ use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 use crate::{Answer, EnvState, check};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
-/// much as the look-up of a lock. The same numbers stand in ts/native.cts.
+/// much as the look-up of a lock. (That a lock was acquired it sees by the token that was written: a call
+/// without any answer acquires nothing.) The same numbers stand in ts/native.cts.
 pub(crate) mod verdict {
     pub const BUSY: u32 = 0;
     /// Of `unlockAs` alone: handed over inside the thread.
