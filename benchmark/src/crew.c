@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,7 +20,7 @@
 
 #include "gate.h"
 
-enum { BUCKETS = 512, FIRST_NS = 64, AN_OCTAVE = 16 }; /* as in histogram.mjs */
+enum { BUCKETS = 448, UNIT_NS = 16 };
 
 static double now(void) {
   struct timespec t;
@@ -32,6 +31,15 @@ static double now(void) {
 static void block(double ns) {
   struct timespec t = {(time_t)(ns / 1e9), (long)(ns - (time_t)(ns / 1e9) * 1e9)};
   while (nanosleep(&t, &t) == -1 && errno == EINTR) {}
+}
+
+/* As in histogram.mjs. */
+static int bucket_of(double ns) {
+  double most = 0x7fffffff;
+  unsigned units = ns / UNIT_NS < most ? ns / UNIT_NS : most;
+  if (units < 16) return units;
+  int octave = 31 - __builtin_clz(units);
+  return (octave - 3) * 16 + ((units >> (octave - 4)) & 15);
 }
 
 static int init(struct page *page) {
@@ -54,8 +62,7 @@ static void contend(struct page *page, int plain, int gate, double begin, double
     else if (plain) take(&page->main);
     double since = now(), waited = since - asked;
     int seen = page->counter;
-    int bucket = waited < FIRST_NS ? 0 : 1 + (int)(log2(waited / FIRST_NS) * AN_OCTAVE);
-    counts[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
+    counts[bucket_of(waited)]++;
     if (waited > longest) longest = waited;
     held++;
     if (since < end) in_time++;
