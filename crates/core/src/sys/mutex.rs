@@ -268,12 +268,13 @@ fn dies_robustly(image: [u8; MUTEX_ROOM]) -> std::io::Result<bool> {
     let locked = died?.join().unwrap_or(false);
     // SAFETY: an initialised mutex.
     let after = unsafe { libc::pthread_mutex_trylock(orphan.raw()) };
-    let told = locked && after == libc::EOWNERDEAD;
-    Ok(told && {
+    let told = after == libc::EOWNERDEAD && {
         // SAFETY: this thread has just got it with EOWNERDEAD.
-        unsafe { libc::pthread_mutex_consistent(orphan.raw()) };
-        orphan.unlock()
-    })
+        unsafe { libc::pthread_mutex_consistent(orphan.raw()) == 0 }
+    };
+    // Whatever has come of it, not left in this thread's list: the memory is about to go.
+    orphan.unlock();
+    Ok(locked && told)
 }
 
 fn probe() -> Platform {
