@@ -55,12 +55,15 @@ fn child_entry() {
             "first" => go_on_as_the_first_thread(),
             "unlist" => unlist(),
             "sandbox" => {
-                let calls = [
+                let mut calls = vec![
                     libc::SYS_pidfd_open,
                     libc::SYS_pidfd_send_signal,
                     libc::SYS_process_mrelease,
-                    libc::SYS_get_robust_list,
                 ];
+                // Without it musl makes no robust mutexes.
+                if !cfg!(target_env = "musl") {
+                    calls.push(libc::SYS_get_robust_list);
+                }
                 deny(&calls, libc::EPERM);
                 // SAFETY: two numbers; no memory is involved.
                 let refused = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
