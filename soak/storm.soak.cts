@@ -7,6 +7,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'n
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { openManager } from 'robust-lock'
+import { patience } from '../__test__/fixtures/within.cjs'
 import { Progress, tell, type Figures } from './fixtures/figures.cjs'
 import { freeFor, threadOf } from './fixtures/storm-oracles.cjs'
 import { LOCKS, PLACES, THREADS, makeRows, type Row } from './fixtures/storm-rows.cjs'
@@ -17,7 +18,7 @@ import type { Mode, Start } from './fixtures/storm-worker.cjs'
 const MODES: Mode[] = ['with Workers', 'sync', 'async', 'with Workers', 'mixed', 'async']
 const CAPACITY = 256
 /** How long nobody may get anywhere, with all processes running: far beyond any slice. */
-const STUCK_MS = 20_000
+const STUCK_MS = 20_000 * patience
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '600' }, kills: { type: 'string', default: '500' } } })
 const wanted = Number(values.kills)

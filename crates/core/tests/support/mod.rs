@@ -18,11 +18,15 @@ use std::time::{Duration, Instant};
 
 use robust_lock_core::{Manager, Mode, OpenOptions};
 
-/// How long anything may take before it is said to hang: a minute, or as many as the environment says
-/// on an emulated machine.
+/// How many times as long as usual anything may take: more than 1 on an emulated machine.
+pub fn patience() -> u32 {
+    let times = std::env::var("ROBUST_LOCK_TEST_PATIENCE").ok();
+    times.map_or(1, |times| times.parse().unwrap())
+}
+
+/// How long anything may take before it is said to hang.
 pub fn watchdog() -> Duration {
-    let patience = std::env::var("ROBUST_LOCK_TEST_PATIENCE").ok();
-    Duration::from_secs(60) * patience.map_or(1, |times| times.parse().unwrap())
+    Duration::from_secs(60) * patience()
 }
 
 /// A path in /dev/shm that nobody else uses; the file goes with it.
