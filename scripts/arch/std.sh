@@ -1,45 +1,52 @@
 #!/usr/bin/env bash
-# Prints a sysroot that has Rust's standard library for a target: the toolchain's own, if `rustup target
-# add` has brought it, else one built from the very same version's sources, out of Debian's rust-src.
+# Prints a sysroot that has Rust's standard library for a target. It is built from the very same version's
+# sources (`rustup component add rust-src`, or Debian's rust-src), for the toolchain's own can name the lines of
+# a backtrace, and so makes a module half as large again; where there are no sources, that one is taken.
 #
 #   std.sh RUST_TARGET
 source "$(dirname "$0")/common.sh"
 
 target=$1
-if compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null; then
-  rustc --print sysroot
-  exit
-fi
 version=$(rustc --version | cut -d' ' -f2)
 
-fetch_sources() {
+debs() { "$root/scripts/arch/debs.sh" "$1" amd64 "${@:2}"; }
+
+# The Debian suite that has the sources, and which version of the package.
+offer() {
   local suite found
   for suite in trixie-backports forky sid trixie bookworm; do
-    found=$("$root/scripts/arch/debs.sh" "$suite" amd64 --versions rust-src | grep -m 1 "^$version+" || true)
-    if [ -n "$found" ]; then
-      "$root/scripts/arch/debs.sh" "$suite" amd64 "$1" "rust-src=$found"
-      return
-    fi
+    found=$(debs "$suite" --versions rust-src | grep -m 1 "^$version+") || continue
+    echo "$suite $found"
+    return
   done
-  die "No Debian suite has rust-src $version now: rustup target add $target"
 }
 
+fetch_sources() { debs "$1" "$3" "rust-src=$2"; }
+
 build() {
-  local library work=$1/build
-  library=$(rustc --print sysroot)/lib/rustlib/src/rust/library
-  if [ ! -d "$library" ]; then
-    once "$cache/rust-src-$version" fetch_sources
-    library=$cache/rust-src-$version/usr/src/rustc-$version/library
-  fi
+  local work=$1/build lib=$1/lib/rustlib/$target/lib
   # As the compiler's own build does it; the bitcode is there for link-time optimisation.
   RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work RUSTFLAGS='-Zforce-unstable-if-unmarked -Cembed-bitcode=yes' \
     cargo build --quiet --locked --release --target "$target" \
     --manifest-path "$library/sysroot/Cargo.toml" --features panic-unwind >&2
-  local lib=$1/lib/rustlib/$target/lib
   mkdir -p "$lib"
   cp "$work/$target"/release/deps/lib*.rlib "$lib/"
   rm -rf "$work"
 }
 
-once "$cache/std-$version/$target" build
-echo "$cache/std-$version/$target"
+built=$cache/std-$version/$target
+library=$(rustc --print sysroot)/lib/rustlib/src/rust/library
+if [ ! -d "$built" ] && [ ! -d "$library" ]; then
+  library=$cache/rust-src-$version/usr/src/rustc-$version/library
+  suite='' package=''
+  [ -d "$library" ] || read -r suite package < <(offer) || true
+  if [ ! -d "$library" ] && [ -z "$suite" ]; then
+    compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null ||
+      die "No Debian suite has rust-src $version now: rustup component add rust-src"
+    rustc --print sysroot
+    exit
+  fi
+  once "$cache/rust-src-$version" fetch_sources "$suite" "$package"
+fi
+once "$built" build
+echo "$built"

@@ -7,12 +7,8 @@ cd "$(dirname "$0")/../.."
 source scripts/arch/common.sh
 
 [ "$*" != all ] || set -- $(awk '{ print $1 }' <<<"$platforms")
-for name in "$@"; do
-  # CI's rustup brings the standard library; elsewhere it is the user's to say so, or one is built.
-  if [ -n "${GITHUB_ACTIONS:-}" ] && ! compgen -G "$(rustc --print target-libdir --target "$(rust_target "$name")")/libstd-*.rlib" >/dev/null; then
-    rustup target add "$(rust_target "$name")"
-  fi
-done
+# CI's rustup brings the standard library's sources; elsewhere they are Debian's, or the user's to bring.
+[ -z "${GITHUB_ACTIONS:-}" ] || rustup component add rust-src
 bash scripts/arch/build.sh "$@"
 out=${ROBUST_LOCK_OUT:-.}
 files=()
