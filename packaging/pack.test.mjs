@@ -103,8 +103,8 @@ test('without the native package: importing throws nothing, opening has a code, 
   })
 })
 
-/** A registry that has these packages, on this machine alone. */
-async function registry(asked) {
+/** Calls `use` with the address of a registry that has these packages, on this machine alone. */
+async function withRegistry(what, asked, use) {
   const url = () => `http://127.0.0.1:${server.address().port}`
   const server = createServer((request, response) => {
     const path = decodeURIComponent(request.url)
@@ -118,18 +118,27 @@ async function registry(asked) {
     response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: version }, versions: { [version]: found } }))
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return { url: url(), close: () => server.close() }
+  try {
+    const reachable = await fetch(`${url()}/robust-lock`).then(() => true, () => false)
+    if (!reachable) return console.log(`not run: ${what}: the loopback interface is down, and there is no ip(8) to raise it`)
+    await use(url())
+  } finally {
+    server.close()
+  }
+}
+
+/** The native packages that an installation has. */
+function natives(sandbox) {
+  const folder = sandbox.path('node_modules', '@robust-lock')
+  return existsSync(folder) ? readdirSync(folder).map((name) => `@robust-lock/${name}`) : []
 }
 
 test('npm install robust-lock brings the package of this platform, and of no other', async () => {
   const asked = []
-  const { url, close } = await registry(asked)
-  try {
-    const reachable = await fetch(`${url}/robust-lock`).then(() => true, () => false)
-    if (!reachable) return console.log('not run: npm install robust-lock: the loopback interface is down, and there is no ip(8) to raise it')
+  await withRegistry('npm install robust-lock', asked, async (url) => {
     const sandbox = new Sandbox({ registry: url })
     await sandbox.npm('install', 'robust-lock')
-    assert.equal(readdirSync(sandbox.path('node_modules', '@robust-lock')), [native.split('/')[1]])
+    assert.equal(natives(sandbox), [native])
     assert.equal(asked.filter((path) => path.endsWith('.tgz')).length, 2, asked.join(' '))
     sandbox.copy(programs, 'programs')
     const { stdout } = await sandbox.run(process.execPath, ['programs/esm.mjs'], { env: alone(sandbox) })
@@ -137,9 +146,24 @@ test('npm install robust-lock brings the package of this platform, and of no oth
     // npm ci, from the lock file that this has made.
     await sandbox.npm('ci')
     assert.is((await sandbox.run(process.execPath, ['programs/commonjs.cjs'], { env: alone(sandbox) })).stdout, outcome(false))
-  } finally {
-    close()
-  }
+  })
+})
+
+test('npm install for another platform brings its package, if there is one', async () => {
+  await withRegistry('npm install for another platform', [], async (url) => {
+    const platforms = packages.slice(0, -1).map(({ name, manifest: { os, cpu, libc, engines } }) => {
+      // Of 32-bit ARM there are no newer Nodes.
+      const fits = engines.node !== '20 || 22' || /^v2[02]\./.test(process.version)
+      return { os: os[0], cpu: cpu[0], libc: libc[0], wanted: fits ? [name] : [] }
+    })
+    platforms.push({ os: 'darwin', cpu: 'arm64', libc: 'glibc', wanted: [] }, { os: 'linux', cpu: 'loong64', libc: 'glibc', wanted: [] })
+    await twoAtATime(platforms, async ({ os, cpu, libc, wanted }) => {
+      const sandbox = new Sandbox({ registry: url })
+      await sandbox.npm('install', `--os=${os}`, `--cpu=${cpu}`, `--libc=${libc}`, 'robust-lock')
+      assert.equal(natives(sandbox), wanted, `${os} ${cpu} ${libc}`)
+    })
+    console.log(`\nchosen among ${packages.length - 1}`)
+  })
 })
 
 test.run()
