@@ -24,12 +24,9 @@ function platformName(): string {
   return `linux-${arch}-${musl ? 'musl' : arch === 'arm' ? 'gnueabihf' : 'gnu'}`
 }
 
-function notInstalled(what: string, cause?: unknown): LockError {
-  return new LockError(
-    'ERR_ROBUST_LOCK_NO_PREBUILT',
-    `${what}. Run "npm install --include=optional robust-lock@${version}" on this machine (a lock file that was made on another platform can lack it)`,
-    { cause },
-  )
+function noPrebuilt(what: string, cause?: unknown): LockError {
+  const mend = `Run "npm install --include=optional robust-lock@${version}" on this machine (a lock file that was made on another platform can lack it)`
+  return new LockError('ERR_ROBUST_LOCK_NO_PREBUILT', `${what}. ${mend}`, { cause })
 }
 
 /** Whether it is this very package that is not there, and not a part of it, or a module that it needs. */
@@ -45,26 +42,17 @@ function isMissing(error: unknown, request: string): boolean {
 /** The module's file: what the environment names, else beside this file (in a bundle), of this very tree, the package's. */
 function locate(name: string): string | undefined {
   const given = process.env['ROBUST_LOCK_NATIVE_PATH']
-  if (given) {
-    if (existsSync(given)) return resolve(given)
-    throw notInstalled(`The native module ${given} is not there`)
-  }
+  if (given && !existsSync(given)) throw noPrebuilt(`The native module ${given} is not there`)
+  if (given) return resolve(given)
   if (here === undefined) return undefined
-  const near = ['.', '..'].map((folder) => resolve(__dirname, folder, `robust-lock.${name}.node`)).find((file) => existsSync(file))
+  const near = ['.', '..'].map((folder) => resolve(__dirname, folder, `robust-lock.${name}.node`)).find(existsSync)
   if (near !== undefined) return near
   try {
     return here.resolve(`@robust-lock/${name}`)
   } catch (error) {
-    if (!isMissing(error, `@robust-lock/${name}`)) throw error
-    return undefined
+    if (isMissing(error, `@robust-lock/${name}`)) return undefined
+    throw error
   }
-}
-
-/** What the file exports, made anew: two copies of this library that shared it would take each other's calls. */
-function open(file: string): unknown {
-  const module = { exports: {} }
-  process.dlopen(module, file)
-  return module.exports
 }
 
 /**
@@ -73,46 +61,18 @@ function open(file: string): unknown {
  */
 function bundled(name: string): unknown {
   try {
-    switch (name) {
-      case 'linux-x64-gnu':
-        return require('@robust-lock/linux-x64-gnu')
-      case 'linux-x64-musl':
-        return require('@robust-lock/linux-x64-musl')
-      case 'linux-arm64-gnu':
-        return require('@robust-lock/linux-arm64-gnu')
-      case 'linux-arm64-musl':
-        return require('@robust-lock/linux-arm64-musl')
-      case 'linux-arm-gnueabihf':
-        return require('@robust-lock/linux-arm-gnueabihf')
-      case 'linux-ppc64-gnu':
-        return require('@robust-lock/linux-ppc64-gnu')
-      case 'linux-riscv64-gnu':
-        return require('@robust-lock/linux-riscv64-gnu')
-      case 'linux-s390x-gnu':
-        return require('@robust-lock/linux-s390x-gnu')
-    }
+    if (name === 'linux-x64-gnu') return require('@robust-lock/linux-x64-gnu')
+    if (name === 'linux-x64-musl') return require('@robust-lock/linux-x64-musl')
+    if (name === 'linux-arm64-gnu') return require('@robust-lock/linux-arm64-gnu')
+    if (name === 'linux-arm64-musl') return require('@robust-lock/linux-arm64-musl')
+    if (name === 'linux-arm-gnueabihf') return require('@robust-lock/linux-arm-gnueabihf')
+    if (name === 'linux-ppc64-gnu') return require('@robust-lock/linux-ppc64-gnu')
+    if (name === 'linux-riscv64-gnu') return require('@robust-lock/linux-riscv64-gnu')
+    if (name === 'linux-s390x-gnu') return require('@robust-lock/linux-s390x-gnu')
   } catch (error) {
-    if (!isMissing(error, `@robust-lock/${name}`)) throw error
-    throw notInstalled(`The native package @robust-lock/${name} is not installed`, error)
+    throw isMissing(error, `@robust-lock/${name}`) ? noPrebuilt(`The native package @robust-lock/${name} is not installed`, error) : error
   }
   throw new LockError('ERR_ROBUST_LOCK_UNSUPPORTED_PLATFORM', `robust-lock works on Linux (x64, arm64, arm, ppc64, riscv64, s390x), not on ${name}`)
-}
-
-/** The native module of this copy of the library: it and no other may start it. */
-export function loadModule(): unknown {
-  const name = platformName()
-  const file = locate(name)
-  if (file !== undefined) return checked(open(file), file)
-  const found = bundled(name)
-  // Two bundles in one process can have the file in common.
-  const shared = Object.values(here?.cache ?? {}).find((module) => module?.exports === found)
-  return checked(shared === undefined ? found : open(shared.filename), name)
-}
-
-function checked(module: unknown, name: string): unknown {
-  const theirs = (module as { version?: () => string }).version?.()
-  if (theirs === version) return module
-  throw notInstalled(`The native module ${name} is of version ${theirs ?? 'unknown'}, robust-lock of ${version}: they belong together`)
 }
 
 /** Whether `loadModule` would find something. It loads nothing, unless this is inside a bundle. */
@@ -123,4 +83,21 @@ export function isSupported(): boolean {
   } catch {
     return false
   }
+}
+
+/** The native module of this copy of the library: it and no other may start it. */
+export function loadModule(): unknown {
+  const name = platformName()
+  const found = locate(name)
+  const module: { exports: unknown } = { exports: found === undefined ? bundled(name) : {} }
+  // Two bundles in one process can have the file in common.
+  const file = found ?? Object.values(here?.cache ?? {}).find((known) => known?.exports === module.exports)?.filename
+  // Made anew: two copies of this library that shared what it exports would take each other's calls.
+  if (file !== undefined) {
+    module.exports = {}
+    process.dlopen(module, file)
+  }
+  const theirs = (module.exports as { version?: () => string }).version?.()
+  if (theirs === version) return module.exports
+  throw noPrebuilt(`The native module ${file ?? name} is of version ${theirs ?? 'unknown'}, robust-lock of ${version}: they belong together`)
 }
