@@ -28,6 +28,18 @@ die() {
   exit 1
 }
 
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Where this machine's own packages come from, or $DEBIAN_MIRROR; nothing if it is no Debian.
+debian_mirror() {
+  [ -f "$keyring" ] || return 0
+  if [ -n "${DEBIAN_MIRROR:-}" ]; then
+    echo "$DEBIAN_MIRROR"
+  elif command -v apt-get >/dev/null; then
+    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p
+  fi
+}
+
 # once FOLDER CMD...: runs CMD with a new folder as its last argument, which gets its name when CMD has
 # succeeded. One process at a time; a folder that is there already is taken as it is.
 once() {

@@ -6,16 +6,12 @@
 #   debs.sh SUITE ARCH FOLDER --all PACKAGE...         and what they depend on
 #   debs.sh SUITE ARCH --versions PACKAGE              its versions, one a line
 #   debs.sh SUITE ARCH --needs PACKAGE                 the packages that it depends on, one a line
-#
-# They come from where this machine's own packages come from, or from $DEBIAN_MIRROR.
 source "$(dirname "$0")/common.sh"
 
 suite=$1 arch=$2 folder=$3
 shift 3
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -f "$keyring" ] || die "There is no $keyring here: install debian-archive-keyring."
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)}
-[ -n "$mirror" ] || die 'This machine has no Debian sources: DEBIAN_MIRROR must name a mirror.'
+mirror=$(debian_mirror)
+[ -n "$mirror" ] || die 'There are no Debian sources here: DEBIAN_MIRROR must name a mirror, and debian-archive-keyring be installed.'
 
 # An apt of its own, which knows of nothing that is installed.
 apt=$cache/apt/$suite-$arch

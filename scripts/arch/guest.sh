@@ -40,7 +40,7 @@ case $arch in
     ;;
   *) die "There is no guest $arch." ;;
 esac
-command -v "${qemu[0]}" cpio >/dev/null || die "${qemu[0]} and cpio are needed here."
+type -P "${qemu[0]}" cpio >/dev/null || die "${qemu[0]} and cpio are needed here."
 
 debs() { "$root/scripts/arch/debs.sh" "$suite" "$debian" "$@"; }
 

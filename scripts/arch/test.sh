@@ -27,7 +27,10 @@ esac
 shift
 
 # What this machine must have. A machine that cannot have it is not tested, and says so.
-command -v apt-get python3 rustc >/dev/null || { echo "not run: $arch: it needs Debian's apt, python3 and Rust"; exit; }
+if ! type -P apt-get python3 rustc >/dev/null || [ -z "$(debian_mirror)" ]; then
+  echo "not run: $arch: it needs Debian's apt and its packages, python3 and Rust"
+  exit
+fi
 missing=()
 for package in cpio python3-pip qemu-user-static "${packages[@]}"; do
   dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
