@@ -118,6 +118,12 @@ pub struct Slot {
     _line3: [u8; 36],
 }
 
+impl Slot {
+    pub fn mutexes(&self) -> [&Mutex; 3] {
+        [&self.main, &self.gate_a, &self.gate_b]
+    }
+}
+
 /// The bit of `dirty` that says yes; the other 31 are the generation's.
 pub const DIRTY: u32 = 1 << 31;
 
@@ -249,6 +255,12 @@ pub fn validate(bytes: &[u8; HEADER_BYTES], size: u64, platform: &Platform) -> R
             format!("the header's capacity is {capacity}, not 1 to {MAX_LOCKS}; {DELETE_IT}");
         return Err(Error::new(Code::Corrupt, message));
     }
+    let mut admin = [0; MUTEX_ROOM];
+    admin.copy_from_slice(&bytes[ADMIN_AT..ADMIN_AT + MUTEX_ROOM]);
+    if !platform.is_mutex(&admin) {
+        let message = format!("the header's admin mutex is damaged; {DELETE_IT}");
+        return Err(Error::new(Code::Corrupt, message));
+    }
     let mut stamps = [0; STAMP_BYTES];
     stamps.copy_from_slice(&bytes[STAMPS_AT..STAMPS_AT + STAMP_BYTES]);
     let created_us = read_u64(bytes, CREATED_AT);
@@ -260,7 +272,7 @@ pub fn validate(bytes: &[u8; HEADER_BYTES], size: u64, platform: &Platform) -> R
     Ok(Geometry { created_us, world: stamped_world(&stamps) })
 }
 
-const DELETE_IT: &str = "end all that use it and delete it";
+pub const DELETE_IT: &str = "end all that use it and delete it";
 
 /// Tokens are handed out as JavaScript numbers: the largest safe integer, 2^53 - 1, is the year 2255.
 const MAX_TOKEN: u64 = (1 << 53) - 1;
@@ -315,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_capacities_are_checked() {
+    fn sizes_capacities_and_the_admin_mutex_are_checked() {
         let code = |bytes, size| validate(&bytes, size, platform()).unwrap_err().code;
         assert_eq!(code(header(), FILE_BYTES - 1), Code::Corrupt);
         let mut none = header();
@@ -324,5 +336,8 @@ mod tests {
         let mut huge = header();
         huge[CAPACITY_AT..CAPACITY_AT + 4].fill(0x7f);
         assert_eq!(code(huge, FILE_BYTES), Code::Corrupt);
+        let mut no_mutex = header();
+        no_mutex[ADMIN_AT..ADMIN_AT + MUTEX_ROOM].fill(0);
+        assert_eq!(code(no_mutex, FILE_BYTES), Code::Corrupt);
     }
 }

@@ -175,7 +175,7 @@ impl Manager {
     /// only: nothing is locked, and nobody's death is consumed.
     pub fn locks_held(&self) -> Vec<u32> {
         (0..MAX_LOCKS / CHUNK_LOCKS)
-            .filter(|&chunk| self.segment.is_published(chunk))
+            .filter(|&chunk| self.segment.has_chunk(chunk))
             .flat_map(|chunk| chunk * CHUNK_LOCKS..(chunk + 1) * CHUNK_LOCKS)
             .filter(|&id| {
                 self.segment.slot(id).is_some_and(|slot| {

@@ -180,6 +180,9 @@ fn attempt(
     if read_stamps(&file)? != *world {
         return Ok(Step::Again(Obstacle::Changing));
     }
+    // A copy of a segment may have holes where a segment has none; a touch of one could raise SIGBUS.
+    file::reserve(&file, 0, EAGER_BYTES)
+        .map_err(|e| Error::from_os(&e, "fallocate", "open the segment"))?;
     Ok(Step::Done(register(registry, Segment::map(file, path, geometry.created_us)?), false))
 }
 
@@ -332,6 +335,10 @@ fn renew_mutexes(file: &File) -> io::Result<()> {
         }
         let at = SLOTS_AT as u64 + u64::from(chunk) * CHUNK_BYTES;
         file.read_exact_at(&mut chunk_bytes, at)?;
+        // A damaged map names chunks that are not there: not made here, and refused when they are used.
+        if chunk_bytes.iter().all(|&byte| byte == 0) {
+            continue;
+        }
         for slot in chunk_bytes.chunks_exact_mut(size_of::<Slot>()) {
             for mutex in [MAIN_AT, GATE_A_AT, GATE_B_AT] {
                 slot[mutex..mutex + MUTEX_ROOM].copy_from_slice(image);

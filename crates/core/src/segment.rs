@@ -10,12 +10,12 @@ use std::sync::Mutex as ProcessMutex;
 use crate::error::{Code, Error, Result};
 use crate::idmap::IdMap;
 use crate::layout::{
-    BITMAP_AT, BITMAP_WORDS, CHUNK_BYTES, CHUNK_LOCKS, CHUNK_MAP_AT, CHUNK_MAP_WORDS, HINT_WORDS,
-    HINTS_AT, Header, MAPPED_BYTES, MAX_LOCKS, SLOTS_AT, Slot, TOP_AT, TOP_WORDS,
+    BITMAP_AT, BITMAP_WORDS, CHUNK_BYTES, CHUNK_LOCKS, CHUNK_MAP_AT, CHUNK_MAP_WORDS, DELETE_IT,
+    HINT_WORDS, HINTS_AT, Header, MAPPED_BYTES, MAX_LOCKS, SLOTS_AT, Slot, TOP_AT, TOP_WORDS,
 };
 use crate::recover::{self, Effort};
 use crate::sys::clock::{self, NS_PER_MS};
-use crate::sys::mutex::{self, Lock};
+use crate::sys::mutex::{self, Lock, Mutex};
 use crate::sys::{file, proc};
 
 /// How long the admin mutex is waited for before somebody is told who sits on it.
@@ -34,6 +34,8 @@ pub struct Segment {
     stale: AtomicBool,
     /// A lock whose owner seems to be lost: 0, or its id and the TID in its word.
     suspicion: AtomicU64,
+    /// The chunks that this process has found to be there, and whole: see [`Segment::check_chunk`].
+    seen: [AtomicU64; CHUNK_MAP_WORDS],
     /// Serialises recoveries in this process, as the recovery byte does between processes.
     pub(crate) recovering: ProcessMutex<()>,
     /// When /proc/PID/maps was last read for a tryLock.
@@ -67,6 +69,7 @@ impl Segment {
             created_us,
             stale: AtomicBool::new(false),
             suspicion: AtomicU64::new(0),
+            seen: [const { AtomicU64::new(0) }; CHUNK_MAP_WORDS],
             recovering: ProcessMutex::new(()),
             maps_read_ns: AtomicU64::new(0),
             own_pid: std::process::id(),
@@ -121,15 +124,43 @@ impl Segment {
         (&map[chunk as usize / 64], 1 << (chunk % 64))
     }
 
-    pub(crate) fn is_published(&self, chunk: u32) -> bool {
+    fn is_published(&self, chunk: u32) -> bool {
         let (word, bit) = self.chunk_bit(chunk);
         word.load(Ordering::Acquire) & bit != 0
     }
 
-    /// The slot, if its chunk is there: a touch of any other is a new page, or SIGBUS.
+    /// Whether the chunk is there: a touch of any other is a new page, or SIGBUS.
+    pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
+        let seen = self.seen[chunk as usize / 64].load(Ordering::Acquire);
+        seen & (1 << (chunk % 64)) != 0
+            || (self.is_published(chunk) && self.check_chunk(chunk).is_ok())
+    }
+
+    /// This process's first look at a published chunk. The map may be damaged, and name one that is not
+    /// there or whose mutexes are none; so its word is believed once, after this, and not asked again.
+    #[cold]
+    fn check_chunk(&self, chunk: u32) -> Result<()> {
+        let first = chunk * CHUNK_LOCKS;
+        let is_whole = |id| {
+            // SAFETY: its pages are there: that has been looked at first.
+            let slot = unsafe { self.slot_unchecked(id).as_ref() };
+            slot.mutexes().into_iter().all(Mutex::is_whole)
+        };
+        if !file::is_written(&self.file, chunk_at(chunk), CHUNK_BYTES)
+            || !(first..first + CHUNK_LOCKS).all(is_whole)
+        {
+            let (last, path) = (first + CHUNK_LOCKS - 1, self.path.display());
+            let message = format!("the locks {first} to {last} of {path} are damaged; {DELETE_IT}");
+            return Err(Error::new(Code::Corrupt, message));
+        }
+        self.seen[chunk as usize / 64].fetch_or(1 << (chunk % 64), Ordering::Release);
+        Ok(())
+    }
+
+    /// The slot, if its chunk is there.
     pub(crate) fn slot(&self, id: u32) -> Option<&Slot> {
-        // SAFETY: the chunk is published, so its pages are there and its mutexes initialised.
-        (id < MAX_LOCKS && self.is_published(id / CHUNK_LOCKS))
+        // SAFETY: the chunk has been seen: its pages are there and its mutexes are initialised.
+        (id < MAX_LOCKS && self.has_chunk(id / CHUNK_LOCKS))
             .then(|| unsafe { self.slot_unchecked(id).as_ref() })
     }
 
@@ -148,7 +179,7 @@ impl Segment {
             return Err(Error::new(Code::OutOfRange, format!("no segment has a lock {id}")));
         }
         self.commit_chunk(id / CHUNK_LOCKS)?;
-        // SAFETY: the chunk has just been published.
+        // SAFETY: the chunk has just been seen.
         Ok(unsafe { self.slot_unchecked(id).as_ref() })
     }
 
@@ -158,18 +189,21 @@ impl Segment {
     fn commit_chunk(&self, chunk: u32) -> Result<()> {
         let _admin = self.lock_admin()?;
         if self.is_published(chunk) {
-            return Ok(());
+            return self.check_chunk(chunk);
         }
-        let at = SLOTS_AT as u64 + u64::from(chunk) * CHUNK_BYTES;
-        file::reserve(&self.file, at, CHUNK_BYTES)
+        file::reserve(&self.file, chunk_at(chunk), CHUNK_BYTES)
             .map_err(|e| Error::from_os(&e, "fallocate", "commit room for 256 more locks"))?;
         for id in chunk * CHUNK_LOCKS..(chunk + 1) * CHUNK_LOCKS {
             // SAFETY: its pages have just been reserved, and nobody touches an unpublished slot but
             // the holder of the admin mutex.
             let slot = unsafe { self.slot_unchecked(id).as_ref() };
-            for mutex in [&slot.main, &slot.gate_a, &slot.gate_b] {
-                // SAFETY: unpublished: nobody can hold it or wait for it.
-                unsafe { mutex.make_fresh() };
+            for mutex in slot.mutexes() {
+                // One that is made already is as it should be. If the map has lost this chunk's bit, it
+                // may even be held, and its holder's list runs through it.
+                if !mutex.is_whole() {
+                    // SAFETY: unpublished, and never a mutex: nobody can hold it or wait for it.
+                    unsafe { mutex.make_fresh() };
+                }
             }
             slot.dirty.store(0, Ordering::Relaxed);
             slot.generation.store(0, Ordering::Relaxed);
@@ -178,7 +212,7 @@ impl Segment {
         }
         let (word, bit) = self.chunk_bit(chunk);
         word.fetch_or(bit, Ordering::Release);
-        Ok(())
+        self.check_chunk(chunk)
     }
 
     fn lock_admin(&self) -> Result<Admin<'_>> {
@@ -243,6 +277,10 @@ impl Segment {
         }
         stale
     }
+}
+
+fn chunk_at(chunk: u32) -> u64 {
+    SLOTS_AT as u64 + u64::from(chunk) * CHUNK_BYTES
 }
 
 /// The admin mutex, held.

@@ -179,10 +179,11 @@ impl Lock {
     fn let_pass(&self) {
         let (slot, token, since) = THREAD.with(|thread| thread.last.get());
         let mine = slot == ptr::from_ref(self.slot).addr();
-        if mine && self.slot.token.load(Ordering::Relaxed) == token + 1 {
+        if mine && self.slot.token.load(Ordering::Relaxed) == token.wrapping_add(1) {
             let next_since = self.slot.since.load(Ordering::Relaxed);
             let now = clock::coarse_ns();
-            if next_since.saturating_sub(since) >= LONG_HOLD_NS && now <= next_since + LONG_HOLD_NS
+            if next_since.saturating_sub(since) >= LONG_HOLD_NS
+                && now <= next_since.saturating_add(LONG_HOLD_NS)
             {
                 std::thread::sleep(LET_PASS);
             }
@@ -208,7 +209,8 @@ impl Lock {
         let slot = self.slot;
         let acquired = self.inside();
         if owner_died && acquired.owner_died {
-            slot.deaths.store(slot.deaths.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            slot.deaths
+                .store(slot.deaths.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
         slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
         slot.owner_tid.store(thread.tid(), Ordering::Relaxed);
@@ -224,7 +226,8 @@ impl Lock {
         let mark = DIRTY | slot.generation.load(Ordering::Relaxed);
         let owner_died = slot.dirty.load(Ordering::Relaxed) == mark;
         slot.dirty.store(mark, Ordering::Release);
-        let token = slot.token.load(Ordering::Relaxed) + 1;
+        // Damaged words may be anything: they are counted on from.
+        let token = slot.token.load(Ordering::Relaxed).wrapping_add(1);
         slot.token.store(token, Ordering::Release);
         Acquired { owner_died, token }
     }

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use points::{Points, Visit, Way, can_run, report};
-use robust_lock_core::{Handle, Manager, OpenOptions};
+use robust_lock_core::{Handle, MAX_LOCKS, Manager, OpenOptions};
 use scene::{Scene, View, got, id_in};
 use support::{ADMIN_AT, STAMPS_AT, TempSegment, open, options, patch, read, slot_at};
 use victim::{Asleep, End, Victim, in_a_process, mark, state};
@@ -127,18 +127,16 @@ fn killed_anywhere_in_free() {
     }
 }
 
-const CHUNK: u32 = 1;
-
-fn is_published(view: &View) -> bool {
+fn is_published(view: &View, chunk: u32) -> bool {
     let mut word = [0; 8];
-    view.file.read_exact_at(&mut word, support::CHUNK_MAP_AT).unwrap();
-    u64::from_ne_bytes(word) & (1 << CHUNK) != 0
+    view.file.read_exact_at(&mut word, support::CHUNK_MAP_AT + u64::from(chunk / 64 * 8)).unwrap();
+    u64::from_ne_bytes(word) & (1 << (chunk % 64)) != 0
 }
 
 /// Every slot of the chunk is as a new one must be.
-fn check_slots(view: &View, place: &str) {
+fn check_slots(view: &View, chunk: u32, place: &str) {
     let (image, created): ([u8; 48], [u8; 8]) = (view.read(64), view.read(56));
-    for id in CHUNK * 256..(CHUNK + 1) * 256 {
+    for id in chunk * 256..(chunk + 1) * 256 {
         let mutexes = [0, 64, 128].map(|at| view.read::<48>(slot_at(id) + at) == image);
         let dirty_and_generation: [u8; 8] = view.read(slot_at(id) + 48);
         let token: [u8; 8] = view.read(slot_at(id) + 56);
@@ -154,14 +152,18 @@ fn killed_anywhere_in_a_chunk_commit() {
         return;
     }
     let Scene { segment: _segment, view, mut crew } = Scene::new("chunk");
-    let first = CHUNK * 256;
+    in_a_process(|| {
+        open(&crew.path, Some(MAX_LOCKS));
+        String::new()
+    });
     let (mut kills, begun) = (0, Instant::now());
     for waiting in [false, true] {
         Points::Some(60).visit(&mut |step, way| {
             kills += 1;
             let place = format!("chunk commit after {step} steps");
-            // As if it had never been there, and worse: what its pages hold is noise.
-            patch(&crew.path, support::CHUNK_MAP_AT, &1u64.to_ne_bytes());
+            // One that nobody has used, and worse: what its pages hold is noise.
+            let chunk = kills as u32;
+            let first = chunk * 256;
             patch(&crew.path, slot_at(first), &[0xee; 65_536]);
             let path = crew.path.clone();
             let body = || {
@@ -172,9 +174,9 @@ fn killed_anywhere_in_a_chunk_commit() {
             };
             let retrieve = format!("retrieve {first}");
             let visit = one(step, way, &body, &mut |end| {
-                assert!(end != End::Mark || is_published(&view), "{place}: not done");
-                if is_published(&view) {
-                    check_slots(&view, &place);
+                assert!(end != End::Mark || is_published(&view, chunk), "{place}: not done");
+                if is_published(&view, chunk) {
+                    check_slots(&view, chunk, &place);
                 } else if waiting {
                     crew.waiter.tell(&retrieve);
                     // It sleeps behind the victim, or has done the work; or this is tried too soon.
@@ -185,7 +187,7 @@ fn killed_anywhere_in_a_chunk_commit() {
                 assert_eq!(said, format!("Ok({first})"), "{place}");
             }
             assert_eq!(crew.checker.ask(&retrieve), format!("Ok({first})"), "{place}");
-            check_slots(&view, &place);
+            check_slots(&view, chunk, &place);
             for id in [first, first + 255] {
                 let (token, died) = got(&crew.checker.ask(&format!("lock {id}")));
                 assert!(!died && token == u64::from_ne_bytes(view.read(56)) + 1, "{place}");

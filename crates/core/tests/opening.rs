@@ -4,17 +4,19 @@
 
 mod support;
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions, private_folder};
 use support::faults::deny;
 use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at, until};
 
-/// `open PATH`: "ID created" or the code; `chunks PATH`: ids of new chunks until there is no room;
+/// `open PATH`: "ID created" or the code; `holes PATH`: what comes of holes on a full tmpfs; `chunks PATH`: ids of new chunks until there is no room;
 /// `limit PATH`: opens with a limit on file sizes.
 #[test]
 fn child_entry() {
@@ -35,6 +37,24 @@ fn child_entry() {
                 lock.try_acquire().unwrap();
                 lock.release(false).unwrap();
                 code.to_owned()
+            }
+            "holes" => {
+                let (manager, _) = Manager::open(&options(&path)).unwrap();
+                manager.allocate().unwrap();
+                // Names two chunks that are not there.
+                patch(&path, support::CHUNK_MAP_AT, &[7]);
+                let mut rest = File::create(path.with_extension("rest")).unwrap();
+                while rest.write_all(&[1; 4096]).is_ok() {}
+                let later = manager.retrieve(300).unwrap_err().code.as_str();
+                let held = manager.locks_held();
+                // And as a copy made with `cp --sparse` has it: holes where the bitmap is.
+                let file = File::options().write(true).open(&path).unwrap();
+                let flags =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(&file, flags, support::BITMAP_AT as _, 65_536).unwrap();
+                while rest.write_all(&[1; 4096]).is_ok() {}
+                let opening = Peer::new().ask(&format!("open {}", path.display()));
+                format!("{later} {held:?} {opening}")
             }
             "limit" => {
                 let limit = nix::sys::resource::Resource::RLIMIT_FSIZE;
@@ -331,6 +351,12 @@ fn a_full_tmpfs_is_no_space_and_no_sigbus() {
     if let Some((folder, mut peer)) = on_tmpfs("320k") {
         let path = folder.path().join("segment");
         assert_eq!(peer.ask(&format!("chunks {}", path.display())), Code::NoSpace.as_str());
+    }
+    if let Some((folder, mut peer)) = on_tmpfs("640k") {
+        let path = folder.path().join("segment");
+        let no_space = Code::NoSpace.as_str();
+        let answer = peer.ask(&format!("holes {}", path.display()));
+        assert_eq!(answer, format!("{} [] {no_space}", Code::Corrupt.as_str()));
     }
 }
 

@@ -47,6 +47,13 @@ pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// lseek(2) with SEEK_HOLE: whether every page of that part has been written to. On a tmpfs one that is
+/// merely reserved counts as a hole.
+pub fn is_written(file: &File, offset: u64, len: u64) -> bool {
+    let hole = nix::unistd::lseek(file, offset as libc::off_t, nix::unistd::Whence::SeekHole);
+    hole.is_ok_and(|hole| hole as u64 >= offset + len)
+}
+
 /// getrlimit(2): the largest file this process may make. Looked at before ftruncate(2), which would
 /// raise SIGXFSZ.
 pub fn size_limit() -> u64 {

@@ -3,14 +3,14 @@
 //! A mutex is 48 bytes of the segment. Three things that POSIX does not promise are used, all true
 //! of glibc and musl, and all verified at run time by [`Platform`]:
 //! - a fresh mutex is the byte image that `pthread_mutex_init` writes, with no address in it, so a
-//!   copy of the image is a fresh mutex;
+//!   copy of the image is a fresh mutex; what is not zero in it stays as it is, locked or not;
 //! - a 32-bit lock word inside it names the owner's TID in its low 30 bits, in the format of the
 //!   kernel's robust futexes;
 //! - the kernel marks that word when the owner dies (a sandbox or an emulator may not).
 
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{MaybeUninit, size_of, transmute};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::OnceLock;
 
 use super::clock;
@@ -75,6 +75,18 @@ impl Platform {
         let found = self.usable && dies_robustly(self.image)?;
         Ok(*ROBUST.get_or_init(|| found))
     }
+
+    /// Whether these bytes are those of a mutex of our kind, in whatever state.
+    pub fn is_mutex(&self, bytes: &[u8; MUTEX_ROOM]) -> bool {
+        kind(&self.image).all(|(at, word)| bytes[at..at + 4] == word.to_ne_bytes())
+    }
+}
+
+/// Where a mutex says of which kind it is, and what: the words that are not zero in a fresh one. No call
+/// changes them. What else stands in a mutex that nobody holds may be anything.
+fn kind(image: &[u8; MUTEX_ROOM]) -> impl Iterator<Item = (usize, u32)> {
+    let words = image.as_chunks().0.iter().map(|&word| u32::from_ne_bytes(word));
+    words.enumerate().map(|(i, word)| (i * 4, word)).filter(|&(_, word)| word != 0)
 }
 
 /// Probed once per process.
@@ -93,13 +105,26 @@ impl Mutex {
         self.0.get().cast()
     }
 
-    /// Makes it a fresh, unlocked mutex.
+    /// Makes it a fresh, unlocked mutex, in two steps: whoever dies in the middle leaves something that
+    /// is not of our kind, never half a mutex that is.
     ///
     /// # Safety
     /// Nobody may be using it: neither hold it nor wait for it.
     pub unsafe fn make_fresh(&self) {
-        // SAFETY: the caller vouches that nobody else touches these bytes now.
-        unsafe { self.0.get().write(platform().image) };
+        for image in [[0; MUTEX_ROOM], platform().image] {
+            // SAFETY: the caller vouches that nobody else touches these bytes now.
+            unsafe { self.0.get().write(image) };
+            fence(Ordering::Release);
+        }
+    }
+
+    /// Whether it is a mutex of our kind. With another one the C library may do anything: glibc aborts.
+    pub fn is_whole(&self) -> bool {
+        self.is_of(&platform().image)
+    }
+
+    fn is_of(&self, image: &[u8; MUTEX_ROOM]) -> bool {
+        kind(image).all(|(at, word)| self.word_at(at).load(Ordering::Relaxed) == word)
     }
 
     /// The lock word: `TID | WAITERS | OWNER_DIED`, 0 when free.
@@ -240,8 +265,9 @@ fn find_word(image: [u8; MUTEX_ROOM]) -> Option<usize> {
     let found = (0..MUTEX_ROOM)
         .step_by(4)
         .find(|&offset| scratch.word_at(offset).load(Ordering::Relaxed) == gettid());
+    let keeps_its_kind = scratch.is_of(&image);
     scratch.unlock();
-    found.filter(|&offset| scratch.word_at(offset).load(Ordering::Relaxed) == 0)
+    found.filter(|&offset| keeps_its_kind && scratch.word_at(offset).load(Ordering::Relaxed) == 0)
 }
 
 /// get_robust_list(2): whether the kernel knows where to look for the mutexes of this thread.
