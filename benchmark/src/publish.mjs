@@ -17,6 +17,7 @@ export function publish({ machine, settings, missing, tables }) {
     regions.peers = markdown(peers(by))
     chart(by)
   }
+  if (by['victim']) chartOfVictim(by['victim'])
   for (const name of ['BENCHMARKS.md', 'README.md']) {
     const file = new URL(name, root)
     writeFileSync(file, fill(readFileSync(file, 'utf8'), regions))
@@ -39,4 +40,11 @@ function chart(by) {
   const bar = (how) => ({ name, figures: { time } }) => ({ name: `${name.at(-1)}, ${how}`, value: time.median, text: quantity(time.median, 'ns'), ours: name.at(-1).startsWith('robust-lock') })
   const all = [...by['peers-sync'].rows.map(bar('blocking')), ...by['peers-async'].rows.map(bar('await'))]
   writeFileSync(new URL('benchmark/results/peers.svg', root), bars('One lock and unlock that nobody else wants (logarithmic)', all))
+}
+
+/** The longest bars are the locks that starve a modest process. */
+function chartOfVictim({ rows }) {
+  const all = rows.filter(({ name: [greedy, hold] }) => greedy === '3' && hold === '1 ms')
+  const bar = ({ name, figures: { p99 } }) => ({ name: name.at(-1).replaceAll(/[`*]/g, ''), value: p99.median, text: quantity(p99.median, 'ns'), ours: name.at(-1).startsWith('robust-lock') })
+  writeFileSync(new URL('benchmark/results/victim.svg', root), bars('A modest process waits beside three that hold the lock for 1 ms each: p99 (logarithmic)', all.map(bar)))
 }
