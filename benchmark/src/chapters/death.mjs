@@ -54,9 +54,14 @@ export async function run(bench) {
   } finally {
     await crew.end()
   }
-  const rows = cases.map(({ entrant, way, times, late }) => {
-    const aim = entrant.startsWith(OURS) ? { aim: { most: AIM_NS, value: true } } : {}
-    return { name: [`\`${way}\``, `${TITLES[entrant]}${late ? ' (longer than that)' : ''}`], figures: { time: times, longest: [Math.max(...times)], times: [times.length] }, ...aim }
-  })
+  const rows = cases.map(({ entrant, way, times, late }) => ({
+    key: `${entrant} ${way}`,
+    name: [`\`${way}\``, `${TITLES[entrant]}${late ? ' (longer than that)' : ''}`],
+    figures: { time: times, longest: [Math.max(...times)], times: [times.length] },
+  }))
+  for (const [i, { entrant, way }] of cases.entries()) {
+    if (entrant.startsWith(OURS)) rows[i].aim = { most: AIM_NS, value: true }
+    else rows[i].base = rows.find(({ key }) => key === `${OURS}/${entrant.split('/')[1]} ${way}`)
+  }
   bench.table({ id: 'death', title: 'a holder ends by', labels: ['by', 'the next waits with'], figures: { time: 'ns', longest: 'ns', times: 'count' }, rows })
 }
