@@ -180,6 +180,44 @@ test('the time of a vm script ends inside lockSync', async () => {
   await isWhole(place)
 })
 
+test('the time of a vm script ends in the very slice that brings the lock', async () => {
+  const place = segment()
+  const { locker } = place
+  const peer = new ProcessPeer()
+  await open(peer, place.options)
+  const context = createContext({ locker })
+  for (let round = 0; round < 5; round++) {
+    await take(peer, locker.id)
+    const released = peer.run(async ({ guards, tell }, id) => {
+      tell('soon')
+      // A slice of waiting behind the holder is 100 ms.
+      await new Promise((resolve) => setTimeout(resolve, 60))
+      guards.get(id)?.unlock()
+    }, locker.id)
+    await peer.hears('soon')
+    assert.throws(
+      () => runInContext('locker.lockSync()', context, { timeout: 20 }),
+      (error: NodeJS.ErrnoException) => error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT',
+    )
+    await released
+    await isWhole(place)
+  }
+})
+
+test('a Worker blocked in lockSync is terminated in the very slice that brings the lock: nobody is told', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  for (let round = 0; round < 5; round++) {
+    const guard = locker.lockSync()
+    const worker = await waiter(place, blocks)
+    await until('it stands at the gate', () => isWaitedFor(manager.path, locker.id))
+    const ended = worker.kill()
+    guard.unlock()
+    await ended
+    await isWhole(place)
+  }
+})
+
 test('the time of a vm script ends inside lockSync: a task of its thread gets its turn', async () => {
   const place = segment()
   const { locker } = place

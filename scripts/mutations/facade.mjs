@@ -29,4 +29,5 @@ export const facade = [
   ['an arm declines no offer', 'crates/node/src/phase.rs', 'Phase::Offering => self.answer(),\n            Phase::Queued', 'Phase::Offering => Then::Nothing,\n            Phase::Queued', 'phase', 'whatever_happens_somebody_waits_for_the_tasks'],
   ['a helper keeps its gate', 'crates/node/src/helper.rs', 'won.open_gate();', 'std::mem::forget(won);', 'waiting', 'a small timeout ends the wait, for this thread and for another process'],
   ['a helper owns main', 'crates/core/src/slot.rs', "// A real lock and unlock: it keeps the C library's chain of wake-ups whole.\n        self.slot.main.unlock();", '', 'exclusion', 'the tasks of a thread keep their order beside another process'],
+  ['who is to stop enters', 'crates/core/src/slot.rs', 'if !go_on() {', 'if false {', 'terminate', 'the time of a vm script ends in the very slice that brings the lock'],
 ]

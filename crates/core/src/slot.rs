@@ -144,7 +144,8 @@ impl Lock {
     }
 
     /// Waits in turn until it has the lock, on this thread. `go_on` is asked between slices, at
-    /// least every second. A timeout makes one last try, whoever else waits.
+    /// least every second, and once more after the last one: who is to stop does not enter. A timeout
+    /// makes one last try, whoever else waits.
     pub fn acquire(
         &self,
         timeout_ms: Option<f64>,
@@ -160,6 +161,12 @@ impl Lock {
         let waited = gate::wait(self, gate::Goal::Own, deadline, go_on);
         match waited {
             Ok(won) => {
+                // The wish to stop may have come in the very slice that brought the lock.
+                if !go_on() {
+                    self.slot.main.unlock();
+                    won.open_gate();
+                    return Err(Refusal::Stopped);
+                }
                 // Told first, so that a death from here on counts.
                 let acquired = THREAD.with(|thread| self.enter(thread, won.owner_died));
                 won.open_gate();
