@@ -136,6 +136,19 @@ test('a death behind any of them shows, and can be declared repaired for all', a
   again.unlock()
 })
 
+test('a signal that is not of this realm does, as for a single lock', async () => {
+  const { manager, lockers } = pool(2)
+  const signal = Object.assign(new EventTarget(), { aborted: false, reason: undefined as unknown })
+  ;(await manager.lockAll(lockers, { signal: signal as never })).unlock()
+  const held = lockers[1]?.lockSync()
+  const wait = manager.lockAll(lockers, { signal: signal as never })
+  await assertHeld(manager, [0, 1])
+  Object.assign(signal, { aborted: true, reason: 'not wanted' }).dispatchEvent(new Event('abort'))
+  assert.is(await wait.catch((thrown: unknown) => thrown), 'not wanted')
+  held?.unlock()
+  assert.equal(manager.locksHeld(), [])
+})
+
 test('bad arguments', async () => {
   const { manager, lockers } = pool(1)
   const other = pool(1)
@@ -148,6 +161,13 @@ test('bad arguments', async () => {
   await rejects(manager.lockAll(lockers, { timeout: NaN }), 'ERR_OUT_OF_RANGE')
   await rejects(manager.lockAll(lockers, 5 as never), 'ERR_INVALID_ARG_TYPE')
   throws(() => manager.lockAllSync([-1]), 'ERR_OUT_OF_RANGE')
+  for (const timeout of ['500', 5n, Symbol('500'), null]) {
+    for (const ids of [[0], []]) {
+      await rejects(manager.lockAll(ids, { timeout } as never), 'ERR_INVALID_ARG_TYPE')
+      throws(() => manager.lockAllSync(ids, { timeout } as never), 'ERR_INVALID_ARG_TYPE')
+    }
+  }
+  await rejects(manager.lockAll([], { signal: 5 } as never), 'ERR_INVALID_ARG_TYPE')
   assert.equal(manager.locksHeld(), [])
   manager.close()
   await rejects(manager.lockAll(lockers), 'ERR_ROBUST_LOCK_CLOSED')

@@ -19,7 +19,8 @@ export interface LockOptions extends WaitOptions {
   signal?: AbortSignal | undefined
 }
 
-function checkTimeout(options: WaitOptions | undefined): number {
+/** In ms; Infinity if none was given. */
+export function checkTimeout(options: WaitOptions | undefined): number {
   const timeout = options?.timeout
   if (timeout === undefined) return Infinity
   if (typeof timeout !== 'number') throw invalidType('options.timeout', 'of type number', timeout)
@@ -27,7 +28,7 @@ function checkTimeout(options: WaitOptions | undefined): number {
   return timeout
 }
 
-function checkSignal(options: LockOptions | undefined): AbortSignal | undefined {
+export function checkSignal(options: LockOptions | undefined): AbortSignal | undefined {
   const signal: unknown = options?.signal
   if (signal === undefined) return undefined
   // By what it can do: one of another realm is no instance of this one's class.

@@ -192,7 +192,7 @@ export class Manager {
     return inOrder(given, (one) => {
       if (typeof one === 'number') return this.retrieveLock(one)
       if (one instanceof Locker && one.isIn(segment)) return one
-      throw invalidType('lockers', 'an iterable of ids, or Lockers of this segment,', one)
+      throw invalidType('lockers', 'an iterable of ids and of Lockers of this segment', one)
     })
   }
 

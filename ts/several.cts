@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import { LockError, invalidType } from './errors.cjs'
 import type { Guard } from './guard.cjs'
-import type { LockOptions, Locker, WaitOptions } from './locker.cjs'
+import { checkSignal, checkTimeout, type LockOptions, type Locker, type WaitOptions } from './locker.cjs'
 
 /** Several locks in hand: released together, in the reverse order. */
 export class MultiGuard {
@@ -77,22 +77,23 @@ export function inOrder(given: unknown, toLocker: (given: unknown) => Locker): L
 }
 
 /** What is left of a timeout for all of them together. */
-function countdown(options: WaitOptions | undefined): () => number | undefined {
-  const timeout = options?.timeout
-  // Not a number, or none of those possible: the first lock refuses it.
-  if (!(Number(timeout) > 0)) return () => timeout
-  const deadline = performance.now() + Number(timeout)
+function countdown(options: WaitOptions | undefined): () => number {
+  const timeout = checkTimeout(options)
+  // 0 makes one try of each, however long the first ones take.
+  if (timeout === 0) return () => 0
+  const deadline = performance.now() + timeout
   return () => Math.max(deadline - performance.now(), 0)
 }
 
 /** All of them, or none. */
 export async function lockAll(lockers: readonly Locker[], options?: LockOptions): Promise<MultiGuard> {
   const guards: Guard[] = []
+  const signal = checkSignal(options)
   const left = countdown(options)
   try {
-    for (const locker of lockers) guards.push(await locker.lock({ ...options, timeout: left() }))
+    for (const locker of lockers) guards.push(await locker.lock({ signal, timeout: left() }))
     // An abort between the last grant and here would find nobody to tell.
-    options?.signal?.throwIfAborted()
+    if (signal?.aborted) throw signal.reason
     return new MultiGuard(guards)
   } catch (error) {
     release(guards)
