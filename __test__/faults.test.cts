@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { openManager } from 'robust-lock'
-import { throws } from './fixtures/expect.cjs'
+import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take, tryTake } from './fixtures/jobs.cjs'
+import { allows, unshare } from './fixtures/namespace.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
 import { copySegment, isWaitedFor, owner, patch, recordedTidAt, wordAt } from './fixtures/segment.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
@@ -199,6 +200,27 @@ for (const how of ['lock', 'lockSync'] as const) {
     assert.is((await waiting.catch(() => locker.lock())).ownerDied, true)
   })
 }
+
+test('a holder in another time namespace is no lost owner', async () => {
+  const wrapper = unshare('--time', '--fork', '--kill-child', '--monotonic', '100000', '--boottime', '100000')
+  if (!allows(wrapper, 'a holder in another time namespace')) return
+  const options = { name: unique() }
+  const manager = openManager(options)
+  const locker = manager.allocateLock()
+  const holder = new ProcessPeer({ wrapper })
+  await open(holder, options)
+  await take(holder, locker.id)
+  const warnings: Error[] = []
+  const keep = (warning: Error): number => warnings.push(warning)
+  process.on('warning', keep)
+  // Some slices of both kinds of wait.
+  throws(() => locker.lockSync({ timeout: 300 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  await rejects(locker.lock({ timeout: 300 }), 'ERR_ROBUST_LOCK_TIMEOUT')
+  await new Promise((resolve) => setImmediate(resolve))
+  process.off('warning', keep)
+  assert.equal(warnings.map(({ message }) => message), [])
+  await release(holder, locker.id)
+})
 
 /** The wall clock goes forth and back by an hour with every look at it; the other clocks are as they are. */
 const JUMPING_CLOCK = `

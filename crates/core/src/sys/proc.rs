@@ -29,7 +29,11 @@ fn is_our_proc() -> io::Result<bool> {
 
 /// The time namespace: recorded for diagnosis, never compared. 0 on a kernel without them.
 pub fn time_ns() -> u64 {
-    fs::metadata("/proc/self/ns/time").map_or(0, |meta| meta.ino())
+    time_ns_of("self").unwrap_or(0)
+}
+
+fn time_ns_of(pid: &str) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/time")).ok()?.ino())
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
@@ -50,7 +54,8 @@ fn start(pid: &str) -> Option<u64> {
     after_name(&stat).split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Whether thread `tid` is one of process `pid`, which started at `started`. None: nothing is known.
+/// Whether thread `tid` is one of process `pid`, which started at `started`, as it read itself. None:
+/// nothing is known. (To another time namespace /proc shows other start times.)
 pub fn belongs_to(tid: u32, pid: u32, started: u64) -> Option<bool> {
     if !is_our_proc().ok()? {
         return None;
@@ -61,7 +66,8 @@ pub fn belongs_to(tid: u32, pid: u32, started: u64) -> Option<bool> {
     if its_process != pid.to_string() {
         return Some(false);
     }
-    (started != 0).then_some(start(its_process)? == started)
+    let same_clock = time_ns_of(its_process) == time_ns_of("self");
+    (started != 0 && same_clock).then_some(start(its_process)? == started)
 }
 
 /// What follows the second field of a stat file: the name, which may contain anything but ends with the
