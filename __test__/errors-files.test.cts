@@ -285,8 +285,11 @@ test('STALE_SEGMENT: a warning, once, when the file is deleted under running pro
     }
     // They go on with theirs: no call fails.
     const warnings = await warningsOf(async () => {
+      let warned = false
+      process.once('warning', () => (warned = true))
       act[provoke]?.()
       await turn()
+      assert.ok(warned, `${provoke} warns`)
       manager.allocateLock()
       manager.retrieveLock(3).lockSync().unlock()
     })
