@@ -107,7 +107,10 @@ fn gave_up(options: &OpenOptions, obstacle: Obstacle) -> Error {
         ),
         Obstacle::Changing => Error::new(
             Code::Stalled,
-            format!("{path} is being set up by a process that does not get on; is it stopped?"),
+            format!(
+                "{path} is being set up by a process that does not get on: is it stopped? \
+                 \"fuser -v {path}\" names it; continue it (SIGCONT) or end it"
+            ),
         ),
     }
 }
