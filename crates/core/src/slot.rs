@@ -161,16 +161,15 @@ impl Lock {
         let waited = gate::wait(self, gate::Goal::Own, deadline, go_on);
         match waited {
             Ok(won) => {
-                // The wish to stop may have come in the very slice that brought the lock.
+                let owner_died = won.owner_died;
+                won.open_gate();
+                // The wish to stop may have come in the very slice that brought the lock. Nothing that
+                // takes time stands between the answer and the return.
                 if !go_on() {
                     self.slot.main.unlock();
-                    won.open_gate();
                     return Err(Refusal::Stopped);
                 }
-                // Told first, so that a death from here on counts.
-                let acquired = THREAD.with(|thread| self.enter(thread, won.owner_died));
-                won.open_gate();
-                Ok(acquired)
+                Ok(THREAD.with(|thread| self.enter(thread, owner_died)))
             }
             Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
                 Refusal::Busy => Refusal::TimedOut,
