@@ -216,9 +216,9 @@ test('a native call that comes back without an answer acquires nothing', async (
   native.tryLock = native.tryInTurn = () => undefined
   try {
     for (let i = 0; i < 2; i++) {
-      assert.throws(() => locker.lockSync(), /gave no token/)
-      assert.throws(() => locker.tryLock(), /gave no token/)
-      await locker.lock().then(() => assert.unreachable(), (error: Error) => assert.match(error.message, /gave no token/))
+      assert.throws(() => locker.lockSync(), /gave no word/)
+      assert.throws(() => locker.tryLock(), /gave no word/)
+      await locker.lock().then(() => assert.unreachable(), (error: Error) => assert.match(error.message, /gave no word/))
     }
   } finally {
     Object.assign(native, { tryLock, tryInTurn })

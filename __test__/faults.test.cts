@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
-import { openManager } from 'robust-lock'
+import { openManager, type Guard } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take, tryTake } from './fixtures/jobs.cjs'
 import { allows, unshare } from './fixtures/namespace.cjs'
@@ -198,6 +198,51 @@ for (const how of ['lock', 'lockSync'] as const) {
     assert.is(locker.tryLock(), undefined, 'it is left alone')
     await tenant.kill()
     assert.is((await waiting.catch(() => locker.lock())).ownerDied, true)
+  })
+}
+
+for (const how of ['tryLock', 'lockSync'] as const) {
+  test(`a ${how}() that the end of the stack cuts off keeps nothing`, async () => {
+    const options = { name: unique() }
+    const manager = openManager(options)
+    const { id } = manager.allocateLock()
+    // In a new process: what is compiled at its first call needs the more of the stack.
+    const peer = new ProcessPeer()
+    await open(peer, options)
+    const found = await peer.run(
+      ({ locker }, { id, how }) => {
+        const lock = locker(id)
+        let held: Guard | undefined
+        let [cutOff, got] = [0, 0]
+        const descend = (depth: number): void => {
+          try {
+            descend(depth + 1)
+          } catch (error) {
+            // At each depth on the way up: too deep at first, then in one instant or another, then well.
+            try {
+              held?.unlock()
+              held = undefined
+              held = lock[how]()
+              got++
+            } catch {
+              cutOff++
+            }
+            throw error
+          }
+        }
+        try {
+          descend(0)
+        } catch {
+          held?.unlock()
+        }
+        const guard = lock.tryLock()
+        guard?.unlock()
+        return { cutOff: cutOff > 0, got: got > 0, ownerDied: guard?.ownerDied }
+      },
+      { id, how },
+    )
+    assert.equal(found, { cutOff: true, got: true, ownerDied: false })
+    assert.equal(manager.locksHeld(), [])
   })
 }
 

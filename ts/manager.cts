@@ -85,7 +85,6 @@ export function openManager(options: OpenOptions): Manager {
   const handle = native.open(file, MODES.indexOf(mode), capacity, inUse)
   if (handle < 0) throw lastError(native)
   const created = native.results[TOKEN] === 1
-  native.results[TOKEN] = 0
   warnOfAny()
   return new Manager(segmentOf(native, handle, file), file, created)
 }

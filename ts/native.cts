@@ -4,7 +4,7 @@ import { loadModule } from './loader.cjs'
 
 /**
  * What a call to the lock came to, unless all is well: then it is undefined, and if it has acquired the
- * lock there is a token. The same numbers stand in crates/node/src/hot.rs.
+ * lock there is word of it in `results`. The same numbers stand in crates/node/src/hot.rs.
  */
 export const BUSY = 0
 export const HANDED_OVER = 1
@@ -21,6 +21,8 @@ export const STALE = 12
 export const TOKEN = 0
 export const ERRNO = 1
 export const STALE_SEEN = 2
+/** Not 0: an acquisition that is to be taken note of. If it is not, the next call lets go of it. */
+export const UNCLAIMED = 3
 
 type Operations = Pick<typeof Binding, { [K in keyof typeof Binding]: (typeof Binding)[K] extends (...args: never[]) => unknown ? K : never }[keyof typeof Binding]>
 
@@ -89,5 +91,5 @@ export function refusal(native: Native, verdict: number | undefined, id: number)
 
 /** A call that came back without having been answered. It cannot be, and if it could, nothing would be held. */
 export function unanswered(id: number): Error {
-  return new Error(`robust-lock: the native module gave no token for lock ${id}`)
+  return new Error(`robust-lock: the native module gave no word of lock ${id}`)
 }

@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal, unanswered, type Native } from './native.cjs'
+import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, UNCLAIMED, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -154,17 +154,17 @@ export class LockState {
   #enter(locker: Locker, ownerDied: boolean): Guard {
     if (this.#armed) this.#standDown()
     const { results } = this.#native
-    const token = results[TOKEN] as number
-    // Every acquisition writes one: no answer at all must not pass for "all is well".
-    if (token === 0) throw unanswered(this.id)
-    results[TOKEN] = 0
-    const guard = new Guard(this, this.id, ownerDied, token)
+    // Every acquisition leaves word of itself: no answer at all must not pass for "all is well".
+    if (results[UNCLAIMED] === 0) throw unanswered(this.id)
+    const guard = new Guard(this, this.id, ownerDied, results[TOKEN] as number)
     // Not the guard itself: a new object in an old one costs a write barrier and a mark for the garbage
     // collector. And read from the guard: so the compiler knows what it is, and that `Promise.resolve`
     // need not look for a `then`.
     this.token = guard.token
     this.unrepaired = guard.ownerDied
     if (this.ownerLocker !== locker) this.ownerLocker = locker
+    // From the new guard on nothing is called, so nothing can fail.
+    results[UNCLAIMED] = 0
     return guard
   }
 

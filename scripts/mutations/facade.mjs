@@ -4,7 +4,7 @@
  */
 export const facade = [
   ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token', 'if (this.token === 0) this.token = guard.token', 'exclusion', '10,000 tasks of one thread, first in, first out'],
-  ['no answer is a yes', 'ts/queue.cts', 'if (token === 0) throw unanswered(this.id)', '', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
+  ['no answer is a yes', 'ts/queue.cts', 'if (results[UNCLAIMED] === 0) throw unanswered(this.id)', '', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
   ['last in, first out', 'ts/queue.cts', 'const task = this.#first as Task\n    this.#remove(task)\n    task.resolve', 'const task = this.#last as Task\n    this.#remove(task)\n    task.resolve', 'exclusion', '10,000 tasks of one thread, first in, first out'],
   ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'waiting', 'a thread that comes too late for its turn, and finds the lock taken, waits again'],
   ['no stand-down when the queue is empty', 'ts/queue.cts', 'if (this.#first === undefined && this.#armed) this.#standDown()', '', 'abort', 'the place in the queue is gone while the lock is held still, and the helper with it'],
@@ -30,4 +30,5 @@ export const facade = [
   ['a helper keeps its gate', 'crates/node/src/helper.rs', 'won.open_gate();', 'std::mem::forget(won);', 'waiting', 'a small timeout ends the wait, for this thread and for another process'],
   ['a helper owns main', 'crates/core/src/slot.rs', "// A real lock and unlock: it keeps the C library's chain of wake-ups whole.\n        self.slot.main.unlock();", '', 'exclusion', 'the tasks of a thread keep their order beside another process'],
   ['who is to stop enters', 'crates/core/src/slot.rs', 'if !go_on() {', 'if false {', 'terminate', 'the time of a vm script ends in the very slice that brings the lock'],
+  ['what JS took no note of is kept', 'crates/node/src/hot.rs', 'state.release_unclaimed();', '', 'faults', 'a tryLock() that the end of the stack cuts off keeps nothing'],
 ]

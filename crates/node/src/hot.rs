@@ -12,7 +12,7 @@ use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 use crate::{Answer, EnvState, check};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
-/// much as the look-up of a lock. (That a lock was acquired it sees by the token that was written: a call
+/// much as the look-up of a lock. (That a lock was acquired it sees by the word that was left of it: a call
 /// without any answer acquires nothing.) The same numbers stand in ts/native.cts.
 pub(crate) mod verdict {
     pub const BUSY: u32 = 0;
@@ -48,10 +48,12 @@ pub(crate) fn refused(state: &EnvState, refusal: Refusal) -> u32 {
 }
 
 /// `None` if all is well.
-fn tell(state: &EnvState, outcome: Result<Acquired, Refusal>) -> Option<u32> {
+fn tell(state: &EnvState, key: u32, outcome: Result<Acquired, Refusal>) -> Option<u32> {
     match outcome {
         Ok(Acquired { owner_died, token }) => {
             state.answer(Answer::Token, token as f64);
+            let claim = crate::CLAIM + 2 * u64::from(key) + u64::from(owner_died);
+            state.answer(Answer::Unclaimed, claim as f64);
             owner_died.then_some(verdict::OWNER_DIED)
         }
         Err(refusal) => Some(refused(state, refusal)),
@@ -89,7 +91,7 @@ impl Call<'_> {
 }
 
 /// Segment and id of a key.
-fn place_of(key: u32) -> (u32, u32) {
+pub(crate) fn place_of(key: u32) -> (u32, u32) {
     (key / MAX_LOCKS, key % MAX_LOCKS)
 }
 
@@ -104,6 +106,7 @@ fn with_lock(
     let Some(Call { state, args: [key, second] }) = Call::new(env, info, arguments) else {
         return number(env, verdict::NO_SUCH_LOCK);
     };
+    state.release_unclaimed();
     let key = uint(env, key);
     let (segment, id) = place_of(key);
     let Some(lock) = state.lock(segment, id) else {
@@ -132,7 +135,7 @@ unsafe extern "C" fn try_lock(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _, _| tell(state, lock.try_acquire()))
+    with_lock(env, info, 1, |state, lock, key, _| tell(state, key, lock.try_acquire()))
 }
 
 /// tryInTurn(key): verdict. Does not overtake those who stand at the gate.
@@ -140,7 +143,7 @@ unsafe extern "C" fn try_in_turn(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, _, _| tell(state, lock.try_in_turn()))
+    with_lock(env, info, 1, |state, lock, key, _| tell(state, key, lock.try_in_turn()))
 }
 
 /// lockSync(key): verdict. Blocks the thread.
@@ -188,7 +191,7 @@ fn block(
         // Where no helper can be had, JS finds out when it arms it once more.
         let _ = waiter.arm();
     }
-    tell(state, outcome)
+    tell(state, key, outcome)
 }
 
 /// Calls a JS function that does nothing. False if it could not be: the Worker is being terminated,
@@ -223,11 +226,14 @@ unsafe extern "C" fn unlock_as(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 2, |state, lock, _, flags| {
+    with_lock(env, info, 2, |state, lock, key, flags| {
         let flags = uint(env, flags);
         let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
         if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
-            return tell(state, Ok(acquired)).or(Some(verdict::HANDED_OVER));
+            let told = tell(state, key, Ok(acquired));
+            // If JS cannot take note, the guard that is out has it still, and can release it.
+            state.answer(Answer::Unclaimed, crate::TAKEN_OVER);
+            return told.or(Some(verdict::HANDED_OVER));
         }
         release(state, &lock, keep_dirty)
     })

@@ -46,10 +46,41 @@ impl EnvState {
     }
 
     pub(crate) fn answer(&self, place: Answer, value: f64) {
+        self.cell(place).set(value);
+    }
+
+    fn cell(&self, place: Answer) -> &Cell<f64> {
         // SAFETY: room for RESULTS numbers; a reference keeps the buffer alive as long as this state,
         // only this thread uses it, and nobody else knows it to detach it.
         let results = unsafe { &*self.results };
-        results[place as usize].set(value);
+        &results[place as usize]
+    }
+
+    /// Lets go of a lock that was acquired for JS and that JS knows nothing of: the end of its stack, or
+    /// of a vm's time, came before it could take note.
+    #[inline]
+    pub(crate) fn release_unclaimed(&self) {
+        let claim = self.cell(Answer::Unclaimed).replace(0.0);
+        if claim >= CLAIM as f64 {
+            self.release_claim(claim as u64);
+        }
+    }
+
+    #[cold]
+    fn release_claim(&self, claim: u64) {
+        // Cut off at 32 bits, the key is what it was.
+        let (key, owner_died) = ((claim / 2) as u32, claim & 1 == 1);
+        let (segment, id) = hot::place_of(key);
+        if let Some(lock) = self.lock(segment, id) {
+            // JS has not been inside, so what was told is to be told again.
+            let _ = lock.release(owner_died);
+        }
+        // Its helper may have been stood down for it.
+        let waiter = self.waiters.borrow().get(&(segment, id)).cloned();
+        if let Some(waiter) = waiter {
+            // Where no helper can be had, JS finds out when it arms it the next time.
+            let _ = waiter.arm();
+        }
     }
 }
 
@@ -62,9 +93,16 @@ pub(crate) enum Answer {
     Errno = 1,
     /// Not 0: a blocking wait has seen that its segment's file is deleted.
     Stale = 2,
+    /// An acquisition that JS has not taken note of yet: `CLAIM`, its key, doubled, and 1 more if it was
+    /// told of a death. Or `TAKEN_OVER`. JS sets it to 0.
+    Unclaimed = 3,
 }
 
-const RESULTS: usize = 3;
+const RESULTS: usize = 4;
+/// More than any key, doubled.
+pub(crate) const CLAIM: u64 = 1 << 33;
+/// An acquisition by hand-over inside the thread: until JS takes note, the last guard can release it.
+pub(crate) const TAKEN_OVER: f64 = 1.0;
 
 /// The napi crate's error for a status.
 pub(crate) fn check(status: sys::napi_status, what: &str) -> napi::Result<()> {
