@@ -12,7 +12,7 @@ mkdir -p "$out"
 for name in "$@"; do
   (
     with_target "$name" cargo build --quiet --locked --release --manifest-path "$root/crates/node/Cargo.toml"
-    cp "$cache/target/$(rust_target "$name")/release/librobust_lock_node.so" "$out/robust-lock.$name.node"
+    cp "$output/$(rust_target "$name")/release/librobust_lock_node.so" "$out/robust-lock.$name.node"
   )
   ls -l "$out/robust-lock.$name.node" | awk -v name="$name" '{ print name ": " $5 " bytes" }'
 done

@@ -5,6 +5,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${ROBUST_LOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/robust-lock}
 mkdir -p "$cache"
+# What is built out of this tree is this tree's.
+output=$root/target/arch
 
 # The platforms of a release: the name that Node gives them, Rust's, and zig's with the oldest glibc
 # that zig knows for it, 2.17 where it can.
@@ -89,6 +91,6 @@ with_target() {
     x86_64-*-gnu) flags+=' -Clinker-features=-lld' ;;
   esac
   export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags${ROBUST_LOCK_RUSTFLAGS:+ $ROBUST_LOCK_RUSTFLAGS}"
-  export CARGO_TARGET_DIR=$cache/target CARGO_BUILD_TARGET=$rust
+  export CARGO_TARGET_DIR=$output CARGO_BUILD_TARGET=$rust
   "$@"
 }

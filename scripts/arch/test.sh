@@ -42,7 +42,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 begun=$SECONDS
-stage=$cache/stage/$arch
+stage=$output/stage/$arch
 rm -rf "$stage"
 mkdir -p "$stage/rust"
 
