@@ -56,7 +56,7 @@ const UNLOCK: Scenario =
     Scenario { body: &unlock, done: &|now, victim| now.owner != victim, ..ALONE };
 
 /// musl spins a hundred times before it sleeps: two thousand steps, nearly all alike.
-const OF_A_WAIT: Points = if cfg!(target_env = "musl") { Points::Some(200) } else { Points::All };
+const OF_A_WAIT: Points = if cfg!(target_env = "musl") { Points::Some(600) } else { Points::All };
 
 const SOME: Points = Points::Some(40);
 
