@@ -1,5 +1,12 @@
 /* The floor: a robust, process-shared, error-checking mutex behind Node-API, with nothing around it.
- * lock() and unlock() take a number, as ours take two, and return one. */
+ *
+ * Why it is an honest one. It does what no lock for Node can do without: two calls into C, each of which takes
+ * the number of a lock, finds that one among several, calls the C library's mutex of the kind that survives its owner,
+ * and tells whether it went well: by saying nothing, as ours does, for a number made for JS costs 2 to 5 ns. It is compiled
+ * like ours, and mapped shared between processes like ours. It knows no guard, no token, no time limit, no
+ * record of the owner's death, no check that the mutex is this thread's; it is not fair, and it cannot wait
+ * without blocking. Nothing cheaper is open to an addon: V8's fast calls are not part of Node-API, and
+ * WebAssembly has no robust mutex. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <node_api.h>
@@ -8,8 +15,9 @@
 
 static pthread_mutex_t *mutexes;
 
-static napi_value number(napi_env env, int value) {
-  napi_value result;
+static napi_value tell(napi_env env, int value) {
+  napi_value result = NULL;
+  if (value == 0) return result;
   napi_create_int32(env, value, &result);
   return result;
 }
@@ -27,11 +35,11 @@ static napi_value lock(napi_env env, napi_callback_info info) {
   pthread_mutex_t *mutex = &mutexes[index_of(env, info)];
   int result = pthread_mutex_lock(mutex);
   if (result == EOWNERDEAD) pthread_mutex_consistent(mutex);
-  return number(env, result);
+  return tell(env, result);
 }
 
 static napi_value unlock(napi_env env, napi_callback_info info) {
-  return number(env, pthread_mutex_unlock(&mutexes[index_of(env, info)]));
+  return tell(env, pthread_mutex_unlock(&mutexes[index_of(env, info)]));
 }
 
 NAPI_MODULE_INIT() {
