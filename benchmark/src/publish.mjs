@@ -27,13 +27,13 @@ export function publish({ machine, settings, missing, tables }) {
 /** How fast: what the README shows of the pairs. */
 function speed({ pairs, async }) {
   const rows = [...pairs.rows, ...async.rows].filter(({ aim }) => aim !== undefined)
-  return { labels: ['uncontended'], figures: pairs.figures, rows: rows.map((row) => ({ ...row, aim: undefined, against: 'a bare mutex in C' })) }
+  return { labels: ['uncontended'], figures: pairs.figures, rows: rows.map((row) => ({ ...row, aim: undefined, against: 'a bare mutex in C' })), spread: false }
 }
 
 /** Against what: both tables of peers, in one. */
 function peers(by) {
   const rows = [['blocking', by['peers-sync']], ['await', by['peers-async']]].flatMap(([how, { rows: all }]) => all.map((row) => ({ ...row, aim: undefined, name: [how, ...row.name], against: row.against && 'robust-lock' })))
-  return { labels: ['', 'lock and unlock'], figures: by['peers-sync'].figures, rows }
+  return { labels: ['', 'lock and unlock'], figures: by['peers-sync'].figures, rows, spread: false }
 }
 
 function chart(by) {

@@ -23,18 +23,19 @@ const aimText = ({ most, least, value }, unit) => {
   return `${most === undefined ? '≥' : '≤'} ${value ? quantity(bound, unit) : bound}`
 }
 
-/** Heads and cells of a table, as text. The spread is that of the compared figure's ratio, or of the figure. */
-export function cells({ labels, figures, rows }) {
+/** Heads and cells of a table, as text. */
+export function cells({ labels, figures, rows, spread = true }) {
   const names = Object.keys(figures)
   const compared = rows.some((row) => row.ratio !== undefined)
   const aimed = rows.some((row) => row.aim !== undefined)
   const bases = new Set(rows.flatMap(({ against }) => against ?? []))
   const plural = bases.size > 1
-  const heads = [...labels, ...names, compared ? (plural ? 'ratio' : `× ${[...bases][0]}`) : [], compared ? 'middle half' : [], plural ? 'against' : [], aimed ? ['aim', ''] : []].flat()
+  const heads = [...labels, ...names, compared ? (plural ? 'ratio' : `× ${[...bases][0]}`) : [], compared && spread ? 'middle half' : [], plural ? 'against' : [], aimed ? ['aim', ''] : []].flat()
   const body = rows.map((row) => {
     const of = row.of ?? names[0]
     const line = [...row.name, ...names.map((name) => (row.figures[name] === undefined ? '' : quantity(row.figures[name].median, figures[name])))]
-    if (compared) line.push(row.ratio === undefined ? '' : digits(row.ratio.median), row.ratio === undefined ? '' : `${digits(row.ratio.low)} – ${digits(row.ratio.high)}`)
+    if (compared) line.push(row.ratio === undefined ? '' : digits(row.ratio.median))
+    if (compared && spread) line.push(row.ratio === undefined ? '' : `${digits(row.ratio.low)} – ${digits(row.ratio.high)}`)
     if (plural) line.push(row.against ?? '')
     if (aimed) line.push(row.aim === undefined ? '' : aimText(row.aim, figures[of]), { true: 'met', false: 'missed' }[row.met] ?? '')
     return line
