@@ -16,6 +16,7 @@ export async function run(bench) {
   const rows = await race(
     [
       { name: 'floor, one `await`', run: async (count) => { for (let i = 0; i < count; i++) { floor.lock(0); await undefined; floor.unlock(0) } } },
+      { name: 'floor, saying nothing, one `await`', run: async (count) => { for (let i = 0; i < count; i++) { floor.lockMutely(0); await undefined; floor.unlockMutely(0) } } },
       { name: '`await lock()`, `unlock`', aim: { most: 1.5 }, run: ours },
       { name: '`await withLock()`', run: async (count) => { for (let i = 0; i < count; i++) await locker.withLock(() => {}) } },
       { name: '`lockSync`, one `await`, `unlock`', run: async (count) => { for (let i = 0; i < count; i++) { const guard = locker.lockSync(); await undefined; guard.unlock() } } },

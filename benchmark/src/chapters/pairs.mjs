@@ -12,6 +12,7 @@ export async function run(bench) {
   const rows = await race(
     [
       { name: 'floor', run: loop(() => { floor.lock(0); floor.unlock(0) }) },
+      { name: 'floor, saying nothing', run: loop(() => { floor.lockMutely(0); floor.unlockMutely(0) }) },
       { name: '`lockSync`, `unlock`', aim: { most: 1.5 }, run: loop(() => locker.lockSync().unlock()) },
       { name: '`lockSync`, dispose', aim: { most: 2 }, run: loop(() => locker.lockSync()[Symbol.dispose]()) },
       { name: '`withLockSync`', aim: { most: 2 }, run: loop(() => locker.withLockSync(() => {})) },

@@ -22,7 +22,7 @@ export async function run(bench) {
     }
   }
   // So many contestants need no long slices.
-  const results = await race(contestants, { rounds: bench.rounds, sliceMs: Math.min(bench.sliceMs, 20) })
+  const results = await race(contestants, { rounds: bench.rounds, sliceMs: bench.sliceMs / 2 })
   const rows = []
   for (let i = 0; i < results.length; i += 2) {
     const [ours, theirs] = [results[i].figures.time, results[i + 1].figures.time]
