@@ -15,7 +15,7 @@ export function bars(title, rows, { width = 860 } = {}) {
       backgroundColor: '#ffffff',
       textStyle: { fontFamily: 'sans-serif' },
       title: { text: title, left: 12, top: 10, textStyle: { fontSize: 15, fontWeight: 'normal', color: '#222222' } },
-      grid: { left: 300, right: 90, top: 44, bottom: 12 },
+      grid: { left: 330, right: 80, top: 44, bottom: 12 },
       xAxis: { type: 'log', min: 10, show: false },
       yAxis: { type: 'category', inverse: true, data: rows.map(({ name }) => name), axisTick: { show: false }, axisLine: { show: false }, axisLabel: { fontSize: 13, color: '#222222' } },
       series: [{

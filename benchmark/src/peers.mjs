@@ -129,7 +129,9 @@ async function properLockfile(folder) {
   }
 }
 
+/** The names of ours and of the floor, in tables beside the peers. */
 export const OURS = 'robust-lock'
+export const FLOOR = 'the floor: a bare mutex in C'
 
 /** By name: a function of the folder (and the segment, for ours) that gives what is above. */
 export const peers = {

@@ -1,6 +1,7 @@
 // Out of the results: the charts in results/, and the tables that BENCHMARKS.md and README.md show.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { bars } from './chart.mjs'
+import { FLOOR, OURS } from './peers.mjs'
 import { fill, markdown, quantity } from './text.mjs'
 
 const root = new URL('../../', import.meta.url)
@@ -30,16 +31,23 @@ function speed({ pairs, async }) {
   return { labels: ['uncontended'], figures: pairs.figures, rows: rows.map((row) => ({ ...row, aim: undefined, against: 'a bare mutex in C' })), spread: false }
 }
 
+/** Ours and the peers, blocking and awaited: [how, row]. */
+const contestants = (by) => [['blocking', 'peers-sync'], ['await', 'peers-async']].flatMap(([how, id]) => by[id].rows.filter(({ name }) => name[0] !== FLOOR).map((row) => [how, row]))
+
 /** Against what: both tables of peers, in one. */
 function peers(by) {
-  const rows = [['blocking', by['peers-sync']], ['await', by['peers-async']]].flatMap(([how, { rows: all }]) => all.map((row) => ({ ...row, aim: undefined, name: [how, ...row.name], against: row.against && 'robust-lock' })))
+  const rows = contestants(by).map(([how, row]) => ({ ...row, aim: undefined, name: [how, ...row.name], against: row.against && OURS }))
   return { labels: ['', 'lock and unlock'], figures: by['peers-sync'].figures, rows, spread: false }
 }
 
 function chart(by) {
-  const bar = (how) => ({ name, figures: { time } }) => ({ name: `${name.at(-1)}, ${how}`, value: time.median, text: quantity(time.median, 'ns'), ours: name.at(-1).startsWith('robust-lock') })
-  const all = [...by['peers-sync'].rows.map(bar('blocking')), ...by['peers-async'].rows.map(bar('await'))]
-  writeFileSync(new URL('benchmark/results/peers.svg', root), bars('One lock and unlock that nobody else wants (logarithmic)', all))
+  const rows = contestants(by).map(([how, { name: [name], figures: { time } }]) => ({
+    name: `${name.replaceAll('`', '')}, ${how}`,
+    value: time.median,
+    text: quantity(time.median, 'ns'),
+    ours: name.startsWith(OURS),
+  }))
+  writeFileSync(new URL('benchmark/results/peers.svg', root), bars('One lock and unlock that nobody else wants (logarithmic)', rows))
 }
 
 /** The longest bars are the locks that starve a modest process. */

@@ -1,7 +1,7 @@
 // One lock and one unlock that nobody else wants, blocking: against the floor, and the peers.
 import { openManager } from '../../../dist/index.cjs'
 import { loop, race } from '../measure.mjs'
-import { OURS, peers } from '../peers.mjs'
+import { FLOOR, OURS, peers } from '../peers.mjs'
 
 export const name = 'pairs'
 
@@ -22,7 +22,7 @@ export async function run(bench) {
   )
   for (const row of rows.slice(1)) row.base = rows[0]
   bench.table({ id: 'pairs', title: 'uncontended, blocking', figures: { time: 'ns' }, rows })
-  await compare(bench, locker)
+  await compare(bench, floor, locker)
 }
 
 const OPERATIONS = {
@@ -33,7 +33,7 @@ const OPERATIONS = {
   'proper-lockfile': { 'proper-lockfile, `lockSync`': 'sync' },
 }
 
-async function compare(bench, locker) {
+async function compare(bench, floor, locker) {
   const contestants = [{ name: `${OURS}, \`lockSync\``, run: loop(() => locker.lockSync().unlock()) }]
   const opened = []
   try {
@@ -46,6 +46,8 @@ async function compare(bench, locker) {
         bench.absent(peer, error)
       }
     }
+    // So that it can be seen how much faster than a peer anything can be at all.
+    contestants.push({ name: FLOOR, run: loop(() => { floor.lock(0); floor.unlock(0) }) })
     const rows = await race(contestants, bench)
     for (const row of rows.slice(1)) row.base = rows[0]
     bench.table({ id: 'peers-sync', title: 'peers, blocking', figures: { time: 'ns' }, rows })
