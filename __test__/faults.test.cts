@@ -1,5 +1,6 @@
 // Faults as a Node program meets them. Those of the core alone have their tests in crates/core/tests/faults_*.rs.
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,7 +10,8 @@ import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take, tryTake } from './fixtures/jobs.cjs'
 import { allows, unshare } from './fixtures/namespace.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
-import { copySegment, isWaitedFor, owner, patch, recordedTidAt, wordAt } from './fixtures/segment.cjs'
+import { copySegment, isWaitedFor, owner, ownFields, patch, recordedTidAt, wordAt } from './fixtures/segment.cjs'
+import type { Party } from './fixtures/scope.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
@@ -174,6 +176,61 @@ test('a segment that is replaced under running processes: they go on with theirs
     process.off('warning', keep)
   }
   assert.equal(warnings, ['ERR_ROBUST_LOCK_STALE_SEGMENT'])
+})
+
+/** Whatever there is to call, with outcomes that may be anything; the errors that have no code of ours. */
+async function callEverything(party: Party): Promise<string[]> {
+  return party.run(async ({ manager, locker }) => {
+    const strange: string[] = []
+    const call = async (what: () => unknown): Promise<void> => {
+      try {
+        await what()
+      } catch (error) {
+        const { code, stack } = error as { code?: string; stack?: string }
+        if (!/^ERR_(ROBUST_LOCK_|OUT_OF_RANGE)/.test(code ?? '')) strange.push(stack ?? String(error))
+      }
+    }
+    for (const id of [1, 255, 256, 300, 70_000, 2 ** 20 - 1]) {
+      await call(() => locker(id).tryLock()?.unlock())
+      await call(async () => (await locker(id).lock({ timeout: 10 })).unlock())
+      await call(() => manager.allocateAndRetrieveLock(id).free())
+      await call(() => manager.retrieveLock(id).free())
+    }
+    await call(() => {
+      const locker = manager.allocateLock()
+      locker.lockSync({ timeout: 10 }).unlock()
+      locker.free()
+    })
+    await call(() => manager.availableLocks())
+    await call(() => manager.locksHeld())
+    await call(() => manager.lockAllSync([locker(2), locker(3)]).unlock())
+    await call(() => manager.freeAllLocks())
+    return strange
+  })
+}
+
+test('noise in everything but the mutexes: those that have the segment exclude each other, and call what they like', async () => {
+  const options = { name: unique() }
+  const { path } = openManager(options)
+  const peers = [new ProcessPeer(), new ProcessPeer(), new ProcessPeer()] as const
+  const [holder, waiter, next] = peers
+  for (const peer of peers) await open(peer, options)
+  await take(holder, 0)
+  const waiting = take(waiter, 0, 'async')
+  await until('it waits', () => isWaitedFor(path, 0))
+  for (let round = 0; round < 20; round++) {
+    for (const [at, length] of ownFields()) {
+      const noise = createHash('shake256', { outputLength: length }).update(`${round} ${at}`)
+      patch(path, at, noise.digest())
+    }
+    assert.equal(await Promise.all(peers.map(callEverything)), [[], [], []], `round ${round}`)
+    assert.equal([await tryTake(waiter, 0), await tryTake(next, 0)], [undefined, undefined], `round ${round}`)
+  }
+  await release(holder, 0)
+  await waiting
+  await waiter.kill()
+  assert.is((await take(next, 0)).ownerDied, true)
+  await rejects(open(new ProcessPeer(), options), 'ERR_ROBUST_LOCK_CORRUPT')
 })
 
 for (const how of ['lock', 'lockSync'] as const) {

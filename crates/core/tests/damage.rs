@@ -12,6 +12,7 @@ mod support;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -158,6 +159,22 @@ fn a_chunk_that_the_map_has_lost_keeps_its_holders() {
         lock.acquire(None, &mut || true).unwrap();
         lock.release(false).unwrap();
     }
+}
+
+/// What is gone from a mapped file cannot be touched: the kernel ends who does. The process that cuts it
+/// short is one of the same user; nothing can be done about it.
+#[test]
+fn a_segment_that_is_cut_short_ends_who_uses_it() {
+    let segment = TempSegment::new("cut");
+    let path = segment.path();
+    let mut holder = Peer::new();
+    holder.ask(&format!("hold {}", path.display()));
+    File::options().write(true).open(path).unwrap().set_len(4096).unwrap();
+    let refusal = Manager::open(&support::options(path)).err().unwrap();
+    assert_eq!(refusal.code, Code::Corrupt);
+    holder.tell(&format!("release {}", path.display()));
+    assert_eq!(holder.hear_or_end(), None);
+    assert_eq!(holder.child.wait().unwrap().signal(), Some(nix::libc::SIGBUS));
 }
 
 /// Damages that once broke something, or stand at the edge of a field: where, with which byte, how many
