@@ -1,6 +1,6 @@
 // What is wrong with a segment's file or its folder: each has its own code, and says what differs.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, chownSync, existsSync, linkSync, mkdirSync, readdirSync, rmSync, statfsSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, linkSync, mkdirSync, readFileSync, readdirSync, rmSync, statfsSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { openManager } from 'robust-lock'
 import { rejects, throws, type Coded } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
-import { adminWordAt, copySegment, HEADER, isWaitedFor, patch, STAMP_BYTES, wordAt } from './fixtures/segment.cjs'
+import { adminWordAt, CHUNK_LOCKS, copySegment, HEADER, isWaitedFor, patch, STAMP_BYTES, wordAt } from './fixtures/segment.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
@@ -48,6 +48,19 @@ test('NOT_FOUND', () => {
   }
   const behindFile = throws(() => openManager({ path: join(original.path, 'segment') }), 'ERR_ROBUST_LOCK_NOT_FOUND')
   assert.is(behindFile.errno, 20)
+})
+
+test("NOT_FOUND: mode 'open' makes no folder", () => {
+  const missing = join(folder, unique())
+  process.env['ROBUST_LOCK_DIR'] = missing
+  try {
+    throws(() => openManager({ name: 'segment', mode: 'open' }), 'ERR_ROBUST_LOCK_NOT_FOUND')
+    assert.is(existsSync(missing), false)
+    openManager({ name: 'segment' }).close()
+    openManager({ name: 'segment', mode: 'open' }).close()
+  } finally {
+    process.env['ROBUST_LOCK_DIR'] = folder
+  }
 })
 
 test('EXISTS', () => {
@@ -381,6 +394,35 @@ test('a refusal leaves no descriptor, thread or mapping behind', async () => {
   const codes = ['CORRUPT', 'EXISTS', 'INCOMPATIBLE', 'NOT_FOUND', 'NOT_TMPFS', 'PERMISSION']
   for (const code of codes) assert.ok(after.codes.includes(`ERR_ROBUST_LOCK_${code}`), `${code} in ${after.codes.join(' ')}`)
   assert.is(after.codes.includes('none'), false)
+})
+
+test("CORRUPT: a program that closed the segment's descriptor, and whose own file has the number now, keeps its file", async () => {
+  const options = { name: unique() }
+  const own = join(folder, unique())
+  const peer = new ProcessPeer()
+  await open(peer, options)
+  await take(peer, 0)
+  const refused = peer.run(
+    ({ fs, manager }, { own, far }) => {
+      const { ino } = fs.statSync(manager.path)
+      for (const fd of fs.readdirSync('/proc/self/fd')) {
+        if (fs.statSync(`/proc/self/fd/${fd}`, { throwIfNoEntry: false })?.ino !== ino) continue
+        fs.closeSync(Number(fd))
+        if (fs.openSync(own, 'w+') !== Number(fd)) throw new Error('another number')
+      }
+      fs.writeFileSync(own, 'its own')
+      manager.retrieveLock(far)
+    },
+    { own, far: CHUNK_LOCKS },
+  )
+  assert.match((await rejects(refused, 'ERR_ROBUST_LOCK_CORRUPT')).message, 'descriptor')
+  assert.is(readFileSync(own, 'utf8'), 'its own')
+  // What it has it keeps, and others go on.
+  const manager = openManager(options)
+  assert.is(manager.retrieveLock(0).tryLock(), undefined)
+  await release(peer, 0)
+  manager.retrieveLock(0).lockSync().unlock()
+  assert.is(manager.allocateAndRetrieveLock(CHUNK_LOCKS).id, CHUNK_LOCKS)
 })
 
 test.run()

@@ -173,4 +173,19 @@ test('bad arguments', async () => {
   await rejects(manager.lockAll(lockers), 'ERR_ROBUST_LOCK_CLOSED')
 })
 
+test('markConsistent() of several leaves those out that were released one by one', async () => {
+  const options = { name: unique() }
+  const manager = openManager(options)
+  const ids = [0, 1, 2].map(() => manager.allocateLock().id)
+  const peer = new ProcessPeer()
+  await open(peer, options)
+  for (const id of ids) await take(peer, id)
+  await peer.kill()
+  const all = manager.lockAllSync(ids)
+  all.guards[1]?.unlock()
+  all.markConsistent()
+  all.unlock()
+  assert.equal(ids.map((id) => manager.retrieveLock(id).lockSync().ownerDied), [false, true, false])
+})
+
 test.run()

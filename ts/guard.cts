@@ -43,6 +43,11 @@ export class Guard {
     this.#state.unrepaired = false
   }
 
+  /** @internal */
+  get isHeld(): boolean {
+    return this.#state.token === this.token
+  }
+
   /**
    * Releases the lock; complete when it returns.
    *

@@ -80,7 +80,7 @@ export function openManager(options: OpenOptions): Manager {
 
   const native = nativeModule()
   const folder = process.env['ROBUST_LOCK_DIR'] || undefined
-  const file = validName === undefined ? validPath : native.namedPath(validName, folder && resolve(folder))
+  const file = validName === undefined ? validPath : native.namedPath(validName, MODES.indexOf(mode), folder && resolve(folder))
   if (file == null) throw lastError(native)
   const handle = native.open(file, MODES.indexOf(mode), capacity, inUse)
   if (handle < 0) throw lastError(native)

@@ -25,10 +25,10 @@ export class MultiGuard {
     return this.guards.some((guard) => guard.ownerDied)
   }
 
-  /** Declares that what all of them protect is whole again. */
+  /** Declares that what all of them protect is whole again, those apart that were released one by one. */
   markConsistent(): void {
     this.#checkHeld()
-    for (const guard of this.guards) guard.markConsistent()
+    for (const guard of this.guards) if (guard.isHeld) guard.markConsistent()
   }
 
   /**

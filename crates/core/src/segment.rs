@@ -191,6 +191,7 @@ impl Segment {
         if self.is_published(chunk) {
             return self.check_chunk(chunk);
         }
+        self.check_descriptor()?;
         file::reserve(&self.file, chunk_at(chunk), CHUNK_BYTES)
             .map_err(|e| Error::from_os(&e, "fallocate", "commit room for 256 more locks"))?;
         for id in chunk * CHUNK_LOCKS..(chunk + 1) * CHUNK_LOCKS {
@@ -213,6 +214,20 @@ impl Segment {
         let (word, bit) = self.chunk_bit(chunk);
         word.fetch_or(bit, Ordering::Release);
         self.check_chunk(chunk)
+    }
+
+    /// A program that closes descriptors that are not its own may have given our number to another file,
+    /// which must not get our pages.
+    fn check_descriptor(&self) -> Result<()> {
+        if self.file.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.dev, self.ino)) {
+            return Ok(());
+        }
+        let message = format!(
+            "this process has closed the descriptor of {}, which the library keeps open: it can \
+             use the locks it has used before, and add none",
+            self.path.display()
+        );
+        Err(Error::new(Code::Corrupt, message))
     }
 
     fn lock_admin(&self) -> Result<Admin<'_>> {
@@ -271,7 +286,8 @@ impl Segment {
         if self.is_known_stale() {
             return true;
         }
-        let stale = self.file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        let stale =
+            self.file.metadata().is_ok_and(|meta| meta.nlink() == 0 && meta.ino() == self.ino);
         if stale {
             self.stale.store(true, Ordering::Relaxed);
         }

@@ -270,15 +270,18 @@ fn files_that_others_may_use_are_refused() {
 #[test]
 fn the_folder_is_checked() {
     let folder = TempSegment::new("folder");
-    assert_eq!(private_folder(Some(folder.path().to_owned())).unwrap(), folder.path());
+    assert_eq!(private_folder(Some(folder.path().to_owned()), true).unwrap(), folder.path());
     assert_eq!(std::fs::metadata(folder.path()).unwrap().mode() & 0o7777, 0o700);
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let refusal = private_folder(Some(folder.path().to_owned())).unwrap_err();
+    let refusal = private_folder(Some(folder.path().to_owned()), true).unwrap_err();
     assert_eq!(refusal.code, Code::Permission);
     assert!(refusal.message.contains("ROBUST_LOCK_DIR"));
     let link = TempSegment::new("folder-link");
     symlink(folder.path(), link.path()).unwrap();
-    assert_eq!(private_folder(Some(link.path().to_owned())).unwrap_err().code, Code::Permission);
+    assert_eq!(
+        private_folder(Some(link.path().to_owned()), true).unwrap_err().code,
+        Code::Permission
+    );
 }
 
 #[test]

@@ -46,11 +46,21 @@ pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-/// The path of a named segment, in the folder given or the user's own, which is made and checked.
+/// The path of a named segment, in the folder given or the user's own, which is checked, and made unless
+/// the segment must exist.
 #[napi]
-pub fn named_path(name: String, folder: Option<String>) -> Option<String> {
-    let folder = keep(core::private_folder(folder.map(PathBuf::from)))?;
+pub fn named_path(name: String, mode: u32, folder: Option<String>) -> Option<String> {
+    let make = !matches!(mode_of(mode), Mode::Open);
+    let folder = keep(core::private_folder(folder.map(PathBuf::from), make))?;
     Some(folder.join(name).to_string_lossy().into_owned())
+}
+
+fn mode_of(mode: u32) -> Mode {
+    match mode {
+        0 => Mode::OpenOrCreate,
+        1 => Mode::Open,
+        _ => Mode::Create,
+    }
 }
 
 /// A segment's handle, or -1. `results[0]` tells whether this call created it. Modes: 0 open or
@@ -64,12 +74,7 @@ pub fn open(
     in_use: Vec<u32>,
 ) -> napi::Result<i32> {
     let state = state(&env)?;
-    let mode = match mode {
-        0 => Mode::OpenOrCreate,
-        1 => Mode::Open,
-        _ => Mode::Create,
-    };
-    let options = OpenOptions { path: PathBuf::from(path), mode, capacity, in_use };
+    let options = OpenOptions { path: PathBuf::from(path), mode: mode_of(mode), capacity, in_use };
     let Some((manager, created)) = keep(Manager::open(&options)) else { return Ok(-1) };
     state.answer(Answer::Token, f64::from(u8::from(created)));
     let mut segments = state.segments.borrow_mut();
