@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # `npm run bench`: builds, installs benchmark/ if it is not, and runs it. With --quick it does without the peer
-# that takes minutes to compile where no prebuilt module can be had.
+# that takes minutes to compile where no prebuilt module can be had. Only the run itself writes to stdout (--json).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-npm run --silent build
+npm run --silent build >&2
 quick=all
 for argument; do [ "$argument" != --quick ] || quick=quick; done
 
@@ -13,10 +13,10 @@ wanted=$(node -p process.versions.modules)$(sha256sum < benchmark/package-lock.j
 stamp=benchmark/node_modules/.installed
 if ! { [ -e $stamp ] && { grep -qxF "all $wanted" $stamp || grep -qxF "$quick $wanted" $stamp; }; }; then
   if [ $quick = quick ]; then
-    npm ci --prefix benchmark --no-audit --no-fund --ignore-scripts
-    npm rebuild --prefix benchmark fs-ext || true # a peer that cannot be built is named by the run
+    npm ci --prefix benchmark --no-audit --no-fund --ignore-scripts >&2
+    npm rebuild --prefix benchmark fs-ext >&2 || true # a peer that cannot be built is named by the run
   else
-    npm ci --prefix benchmark --no-audit --no-fund
+    npm ci --prefix benchmark --no-audit --no-fund >&2
   fi
   echo "$quick $wanted" > $stamp
 fi

@@ -44,13 +44,15 @@ export class Bench {
     const output = join(this.folder, module ? `${name}.node` : name)
     const headers = dirname(require.resolve('node-api-headers/include/node_api.h'))
     const source = fileURLToPath(new URL(`${name}.c`, import.meta.url))
+    // A missing compiler ends the run: without the floor there is nothing to compare with.
     execFileSync('cc', ['-O2', '-pthread', '-I', headers, ...(module ? ['-shared', '-fPIC'] : []), '-o', output, source, '-lm'])
     return module ? require(output) : output
   }
 
   /** A contestant that cannot take part here is named, with the reason. */
   absent(name, error) {
-    const reason = String(error?.message ?? error).split('\n')[0]
+    // In one line, and without this machine's folders: it is published.
+    const reason = String(error?.message ?? error).replaceAll(/\/\S*\/node_modules\//g, '').replaceAll(/\s+/g, ' ').slice(0, 160)
     if (this.missing.some((one) => one.name === name)) return
     this.missing.push({ name, reason })
     console.error(`not here: ${name} (${reason})`)
