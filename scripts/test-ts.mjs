@@ -3,7 +3,8 @@
 //   node scripts/test-ts.mjs [part of a suite's name ...]
 //
 // NODE_BINARY names another node to run them with; ROBUST_LOCK_TEST_PATIENCE says how many times as long
-// as usual anything may take, on an emulated machine. The last line is "N passed, N failed".
+// as usual anything may take, on an emulated machine; ROBUST_LOCK_TEST_ONLY the title of the one test to
+// run. The last line is "N passed, N failed".
 import { spawn } from 'node:child_process'
 import { readdirSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'

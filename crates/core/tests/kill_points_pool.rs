@@ -82,12 +82,15 @@ fn pool(name: &str, body: &dyn Fn(Manager), mine: &dyn Fn(u32, &BTreeSet<u32>) -
             for id in left.difference(&before) {
                 let (_, died) = got(&crew.checker.ask(&format!("lock {id}")));
                 assert!(!died, "{place}: {id}");
+                assert_eq!(crew.waiter.ask(&format!("try {id}")), "Busy", "{place}: two holders");
+                assert_eq!(crew.waiter.ask("held"), format!("[{id}]"), "{place}: locksHeld");
                 assert_eq!(crew.checker.ask(&format!("release {id}")), "Ok(())");
                 for said in [format!("free {id}"), format!("given {id}"), format!("free {id}")] {
                     assert!(crew.checker.ask(&said).starts_with("Ok("), "{place}: {said}");
                 }
             }
             assert_eq!(view.allocated(), before, "{place}");
+            assert_eq!(crew.checker.ask("held"), "[]", "{place}: locksHeld");
             view.check_header();
             visit
         });
@@ -191,6 +194,8 @@ fn killed_anywhere_in_a_chunk_commit() {
             for id in [first, first + 255] {
                 let (token, died) = got(&crew.checker.ask(&format!("lock {id}")));
                 assert!(!died && token == u64::from_ne_bytes(view.read(56)) + 1, "{place}");
+                assert_eq!(crew.waiter.ask(&format!("try {id}")), "Busy", "{place}: two holders");
+                assert_eq!(crew.waiter.ask("held"), format!("[{id}]"), "{place}: locksHeld");
                 assert_eq!(crew.checker.ask(&format!("release {id}")), "Ok(())");
             }
             view.check_header();
@@ -296,7 +301,7 @@ fn killed_anywhere_in_an_adoption() {
     let ours: [u8; 32] = read(path, STAMPS_AT);
     let words = [slot_at(0), slot_at(0) + 64, slot_at(255) + 128, ADMIN_AT].map(own);
     let (mut kills, begun) = (0, Instant::now());
-    Points::Some(80).visit(&mut |step, way| {
+    Points::Some(40).visit(&mut |step, way| {
         kills += 1;
         for at in words {
             patch(path, at, &std::process::id().to_ne_bytes());
