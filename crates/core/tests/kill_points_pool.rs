@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use points::{Points, Visit, Way, can_run, report};
 use robust_lock_core::{Handle, MAX_LOCKS, Manager, OpenOptions};
-use scene::{Scene, View, got, id_in};
+use scene::{Scene, View, got, id_in, open_and_look};
 use support::{ADMIN_AT, STAMPS_AT, TempSegment, open, options, patch, read, slot_at};
 use victim::{Asleep, End, Victim, in_a_process, mark, state};
 
@@ -56,7 +56,7 @@ fn pool(name: &str, body: &dyn Fn(Manager), mine: &dyn Fn(u32, &BTreeSet<u32>) -
             kills += 1;
             let mut others = BTreeSet::new();
             let path = crew.path.clone();
-            let body = || body(open(&path, None));
+            let body = || body(open_and_look(&path));
             let waiter = &mut crew.waiter;
             let mut take = || assert!(others.insert(id_in(&waiter.ask("allocate"))), "twice");
             let mut whole = false;

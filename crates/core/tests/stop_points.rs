@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use points::{Points, Visit, Way, can_run, report};
-use robust_lock_core::{Handle, Manager, Refusal};
-use scene::{Crew, Scene, View, got, id_in};
+use robust_lock_core::{Handle, Refusal};
+use scene::{Crew, Scene, View, got, id_in, open_and_look};
 use support::{GATES_AT, Peer, STAMPS_AT, TOKEN_AT, TempSegment, open, patch, slot_at};
 use victim::{Asleep, End, Victim, in_a_process, mark};
 
@@ -74,7 +74,7 @@ fn two_that_allocate_at_once_never_get_the_same() {
         stops += 1;
         let path = crew.path.clone();
         let body = || {
-            let manager = open(&path, None);
+            let manager = open_and_look(&path);
             mark();
             let outcome = manager.allocate();
             mark();
@@ -105,7 +105,7 @@ fn a_lock_that_is_taken_and_freed_in_the_middle_of_an_allocation_is_not_handed_o
         stops += 1;
         let path = crew.path.clone();
         let body = || {
-            let manager = open(&path, None);
+            let manager = open_and_look(&path);
             mark();
             let outcome = manager.allocate();
             mark();
@@ -182,7 +182,7 @@ fn an_id_that_all_lost_in_the_middle_of_its_allocation_is_the_next_ones() {
         stops += 1;
         let path = crew.path.clone();
         let body = || {
-            let manager: Manager = open(&path, None);
+            let manager = open_and_look(&path);
             mark();
             let outcome = manager.allocate();
             mark();

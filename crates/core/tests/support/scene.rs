@@ -83,6 +83,14 @@ pub fn id_in(said: &str) -> u32 {
     id.unwrap_or_else(|| panic!("{said}")).parse().unwrap()
 }
 
+/// For a victim. The first use of a chunk in a process, with its look at all locks of it, is not the
+/// operation's: it comes before.
+pub fn open_and_look(path: &Path) -> Manager {
+    let manager = open(path, None);
+    manager.retrieve(1).unwrap();
+    manager
+}
+
 /// Lock 0 as it lies in the file, read without the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {

@@ -205,8 +205,9 @@ impl Victim {
 
     pub fn kill(&mut self) {
         if !std::mem::replace(&mut self.gone, true) {
-            kill(self.pid, Signal::SIGKILL).unwrap();
-            while matches!(waitpid(self.pid, None).unwrap(), WaitStatus::Stopped(..)) {}
+            // It may have ended by itself, and a check have failed for that.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            while matches!(waitpid(self.pid, None), Ok(WaitStatus::Stopped(..))) {}
         }
     }
 }
