@@ -10,7 +10,7 @@ import { openManager } from 'robust-lock'
 import { patience } from '../__test__/fixtures/within.cjs'
 import { Progress, tell, type Figures } from './fixtures/figures.cjs'
 import { freeFor, threadOf } from './fixtures/storm-oracles.cjs'
-import { LOCKS, PLACES, THREADS, makeRows, type Row } from './fixtures/storm-rows.cjs'
+import { LOCKS, PLACES, THREADS, makeRows, stormsRow, type Row } from './fixtures/storm-rows.cjs'
 import { Watchdog } from './fixtures/storm-watchdog.cjs'
 import type { Mode, Start } from './fixtures/storm-worker.cjs'
 
@@ -19,6 +19,12 @@ const MODES: Mode[] = ['with Workers', 'sync', 'async', 'with Workers', 'mixed',
 const CAPACITY = 256
 /** How long nobody may get anywhere, with all processes running: far beyond any slice. */
 const STUCK_MS = 20_000 * patience
+/**
+ * After so many kills nobody begins anew until all who wait have had their locks: a waiter that sleeps on
+ * would not be noticed among others who come and go. And how long that may take.
+ */
+const CALM_AFTER = 20
+const CALM_MS = 15_000 * patience
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '600' }, kills: { type: 'string', default: '500' } } })
 const wanted = Number(values.kills)
@@ -26,6 +32,7 @@ const wanted = Number(values.kills)
 const folder = mkdtempSync(`/dev/shm/robust-lock-storm-${process.pid}-`)
 const segment = join(folder, 'segment')
 const rows = makeRows(join(folder, 'rows'))
+const own = stormsRow(join(folder, 'rows'))
 const pairs = openSync(join(folder, 'pairs'), 'wx', 0o600)
 writeSync(pairs, Buffer.alloc(LOCKS * 16))
 closeSync(pairs)
@@ -35,7 +42,7 @@ for (let i = 0; i < LOCKS; i++) manager.allocateLock()
 /** Those that run, by place; and all that there are. */
 const children: (ChildProcess | undefined)[] = Array.from({ length: PLACES })
 const living = new Set<ChildProcess>()
-let [kills, stops, excused, stuck, done, interrupted] = [0, 0, 0, 0, false, false]
+let [kills, stops, excused, stuck, longestCalm, done, interrupted] = [0, 0, 0, 0, 0, false, false]
 const possible = Array.from({ length: LOCKS }, () => 0)
 
 function rowsOf(place: number): Row[] {
@@ -84,8 +91,37 @@ function fail(why: string): never {
   process.exit(1)
 }
 
+function setCalm(calm: 0 | 1): void {
+  own.set('calm', calm)
+  own.write()
+}
+
+/** Nobody comes, is killed or stopped: whoever waits gets its lock. */
+async function calmDown(): Promise<void> {
+  setCalm(1)
+  const begun = performance.now()
+  const isOut = (row: Row): boolean => Array.from({ length: LOCKS }, (_, id) => row.get('around', id)).every((count) => count === 0)
+  for (let out = false; !out && !done;) {
+    await sleep(5)
+    for (const row of rows) row.read()
+    out = rows.every(isOut)
+    longestCalm = Math.max(longestCalm, performance.now() - begun)
+    if (out || longestCalm < CALM_MS) continue
+    const inside = rows.findIndex((row) => !isOut(row))
+    console.error(`** stuck: thread ${inside % THREADS} of place ${Math.floor(inside / THREADS)} does not get out`)
+    stuck++
+    done = true
+  }
+  setCalm(0)
+}
+
 async function disturb(end: number): Promise<void> {
+  let calmAt = CALM_AFTER
   while (!done && kills < wanted && performance.now() < end) {
+    if (kills >= calmAt) {
+      await calmDown()
+      calmAt = kills + CALM_AFTER
+    }
     await sleep(Math.random() * 20)
     const place = Math.floor(Math.random() * PLACES)
     const child = children[place]
@@ -117,6 +153,7 @@ function figures(longest: number): Figures {
     acquisitions: sum('acquisitions'),
     'owner deaths announced': Array.from({ length: LOCKS }, (_, id) => sum('announced', id)).reduce((a, b) => a + b),
     'ms on a free lock at most': Math.round(longest),
+    'ms to a calm at most': Math.round(longestCalm),
     'double holds': sum('double holds'),
     stuck,
     leaked: leaked(),

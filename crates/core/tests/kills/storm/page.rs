@@ -217,11 +217,17 @@ impl Page {
 
     /// The update that a death can tear: `pause` falls into its middle.
     pub fn update(&self, lock: usize, pause: impl FnOnce()) {
+        let next = self.tear(lock);
+        pause();
+        self.records[lock].right.store(next, SeqCst);
+    }
+
+    /// Its first half.
+    pub fn tear(&self, lock: usize) -> u64 {
         let record = &self.records[lock];
         let next = record.left.load(SeqCst).max(record.right.load(SeqCst)) + 1;
         record.left.store(next, SeqCst);
-        pause();
-        record.right.store(next, SeqCst);
+        next
     }
 
     /// The end of a critical section.

@@ -82,8 +82,8 @@ impl Worker {
 
     fn hold(&mut self, lock: usize, how: impl FnOnce(&Lock) -> Result<Acquired, Refusal>) {
         if let Some(acquired) = self.take(lock, how) {
-            self.section(lock, acquired);
-            self.leave(lock, acquired);
+            let keep = self.section(lock, acquired);
+            self.leave(lock, keep);
         }
     }
 
@@ -120,28 +120,40 @@ impl Worker {
         }
     }
 
-    fn section(&mut self, lock: usize, acquired: Acquired) {
+    /// Whether the lock is to be released without a repair.
+    fn section(&mut self, lock: usize, acquired: Acquired) -> bool {
         let page = self.page;
         page.enter(lock, self.me, acquired);
-        page.update(lock, || self.pause());
+        let keep = self.change(lock, acquired);
         if self.random.u32(..256) == 0 && !self.manager.locks_held().contains(&(lock as u32)) {
             page.note(Wrong::Failure, || "locksHeld does not list a lock that is held".to_owned());
         }
         page.exit(lock, self.me);
+        keep
     }
 
-    /// Releases the lock: sometimes by a hand-over and another section, sometimes without a repair.
-    fn leave(&mut self, lock: usize, acquired: Acquired) {
+    /// What is done inside. Of those who are told of a death some repair nothing, and leave it torn: the
+    /// next one must be told, too.
+    fn change(&mut self, lock: usize, acquired: Acquired) -> bool {
+        let page = self.page;
         let keep = acquired.owner_died && self.random.u32(..8) == 0;
-        let unrepaired = &self.page.records[lock].unrepaired;
         if keep {
-            unrepaired.fetch_add(1, SeqCst);
+            page.tear(lock);
+            self.pause();
+            page.records[lock].unrepaired.fetch_add(1, SeqCst);
+        } else {
+            page.update(lock, || self.pause());
         }
+        keep
+    }
+
+    /// Releases the lock: sometimes by a hand-over and another section.
+    fn leave(&mut self, lock: usize, keep: bool) {
         if self.random.u32(..8) == 0 {
             match self.locks[lock].hand_over(keep) {
                 Ok(acquired) => {
-                    self.section(lock, acquired);
-                    return self.release(lock, false);
+                    let keep = self.section(lock, acquired);
+                    return self.release(lock, keep);
                 }
                 Err(Refusal::Busy) => {}
                 Err(refusal) => {
@@ -192,9 +204,9 @@ impl Worker {
         let Some(outer) = self.take(first, wait) else { return };
         self.page.enter(first, self.me, outer);
         self.hold(second, wait);
-        self.page.update(first, || self.pause());
+        let keep = self.change(first, outer);
         self.page.exit(first, self.me);
-        self.leave(first, outer);
+        self.leave(first, keep);
     }
 
     fn allocate(&mut self) {
