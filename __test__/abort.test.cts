@@ -2,14 +2,14 @@
 import { getEventListeners } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Guard, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { openManager, type Guard, type LockError, type Locker, type Manager, type OpenOptions } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, type Peer } from './fixtures/peers.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
 import { suite, unique } from './fixtures/suite.cjs'
 import { helpers } from './fixtures/threads.cjs'
-import { until } from './fixtures/within.cjs'
+import { until, within } from './fixtures/within.cjs'
 
 const test = suite('abort')
 
@@ -231,7 +231,9 @@ test('close() rejects what waits through this manager, and nothing else', async 
     const stays = locker.withLock(() => order.push('the other manager'))
     closed.push(manager.retrieveLock(locker.id).lock({ timeout: 30_000 }))
     manager.close()
-    for (const wait of closed) await rejects(wait, 'ERR_ROBUST_LOCK_CLOSED')
+    const ends = await within(Promise.allSettled(closed), 'the waits of a closed manager')
+    const codes = ends.map((end) => end.status === 'rejected' && (end.reason as LockError).code)
+    assert.equal(codes, closed.map(() => 'ERR_ROBUST_LOCK_CLOSED'))
     assert.equal(order, [])
     guard?.unlock()
     if (peer !== undefined) await release(peer, locker.id)

@@ -17,20 +17,26 @@ const wanted = process.argv.slice(2)
 const copy = mkdtempSync(join(tmpdir(), 'robust-lock-mutations-'))
 const env = { ...process.env, NO_COLOR: '1', CARGO_TARGET_DIR: join(root, 'target', 'mutations') }
 
-function run(command, args, settings = {}) {
-  return spawnSync(command, args, { cwd: copy, encoding: 'utf8', timeout: 400_000, killSignal: 'SIGKILL', ...settings, env: { ...env, ...settings.env } })
+/** Ends it and what it has started after so long; a build may take its time on a busy machine. */
+function run(limit, command, args, settings = {}) {
+  return spawnSync('timeout', ['-s', 'KILL', String(limit), command, ...args], { cwd: copy, encoding: 'utf8', maxBuffer: 2 ** 26, ...settings, env: { ...env, ...settings.env } })
 }
+const BUILD_S = 3_600
+/** Longer than the runner of the suites waits for one. */
+const TEST_S = 400
 
 /** Whether a Rust test passes; one that does not exist is a failure of this script. */
 function passesRust(project, file, test) {
-  const { status, stdout, stderr } = run('cargo', ['test', '--quiet', '--locked', '-p', project, '--test', file, '--', '--exact', test])
-  if (/could not compile/.test(stderr)) throw new Error(`it does not compile:\n${stderr}`)
+  const args = ['test', '--quiet', '--locked', '-p', project, '--test', file]
+  const built = run(BUILD_S, 'cargo', [...args, '--no-run'])
+  if (built.status !== 0) throw new Error(`it does not compile:\n${built.stderr}`)
+  const { status, stdout } = run(TEST_S, 'cargo', [...args, '--', '--exact', test])
   if (status === 0 && !/1 passed/.test(stdout)) throw new Error(`there is no test ${test} in ${file}`)
   return status === 0
 }
 
 function build(script, settings) {
-  const { stdout, stderr, status } = run('npm', ['run', '--silent', script], settings)
+  const { stdout, stderr, status } = run(BUILD_S, 'npm', ['run', '--silent', script], settings)
   // A mutation may leave a name unused; what tsc cannot make sense of at all is another matter.
   if (/error TS1\d\d\d:/.test(stdout) || (script === 'build:native' && status !== 0)) throw new Error(`it does not compile:\n${stdout}${stderr}`)
   return status === 0
@@ -39,7 +45,7 @@ function build(script, settings) {
 /** Whether a test of a suite passes, which runs alone: one that blocks its thread for good can say nothing. */
 function passesSuite(file, test) {
   if (!readFileSync(join(root, '__test__', `${file}.test.cts`), 'utf8').includes(test.replace(/^a (process|Worker|tryLock)/, ''))) throw new Error(`there is no test ${test} in ${file}`)
-  const { stdout, status } = run(process.execPath, ['scripts/test-ts.mjs', `${file}.test`], { env: { ROBUST_LOCK_TEST_ONLY: test } })
+  const { stdout, status } = run(TEST_S, process.execPath, ['scripts/test-ts.mjs', `${file}.test`], { env: { ROBUST_LOCK_TEST_ONLY: test } })
   if (status === 0) return true
   const failed = stdout.split('\n').some((line) => /^\s*FAIL /.test(line) && line.includes(`"${test}"`))
   if (!failed && !/ FAILED hung /.test(stdout)) throw new Error(`${file} fails, but not this test:\n${stdout}`)
