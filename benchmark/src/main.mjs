@@ -33,6 +33,10 @@ async function measure() {
   const settings = options.quick ? { rounds: 2, sliceMs: 2, quick: true } : { rounds: options.rounds, sliceMs: options.slice, quick: false }
   const bench = new Bench(settings)
   const begun = performance.now()
+  process.once('SIGINT', () => {
+    bench.end()
+    process.exit(130)
+  })
   try {
     for (const { name, run } of chapters) {
       if (!options.only.includes(name)) continue
