@@ -65,7 +65,6 @@ export const core = [
   ['the mutexes of a chunk not checked', 'segment.rs', '|| !(first..first + CHUNK_LOCKS).all(is_whole)', '|| !(first..first).all(is_whole)', 'damage', 'what_a_damage_leads_to'],
   ['a chunk made anew under its holders', 'segment.rs', 'if !mutex.is_whole() {', 'if true {', 'damage', 'a_chunk_that_the_map_has_lost_keeps_its_holders'],
   ['a chunk over a hole', 'segment.rs', 'if !file::is_written(&self.file, chunk_at(chunk), CHUNK_BYTES)\n            ||', 'if', 'opening', 'a_full_tmpfs_is_no_space_and_no_sigbus'],
-  ['half a mutex', 'sys/mutex.rs', 'for image in [[0; MUTEX_ROOM], platform().image] {', 'for image in [platform().image] {', 'kill_points_pool', 'killed_anywhere_in_a_chunk_commit'],
   ['no room for a sparse copy', 'open.rs', 'file::reserve(&file, 0, EAGER_BYTES)\n        .map_err(|e| Error::from_os(&e, "fallocate", "open the segment"))?;', '', 'opening', 'a_full_tmpfs_is_no_space_and_no_sigbus'],
   ['the map of chunks asked again', 'segment.rs', 'seen & (1 << (chunk % 64)) != 0\n            ||', 'seen & (1 << (chunk % 64)) != 0 && self.is_published(chunk)\n            ||', 'faults', 'noise in everything but the mutexes: those that have the segment exclude each other, and call what they like'],
 ]

@@ -1,28 +1,37 @@
 //! Robust locks between processes of one Linux machine, allocated by id out of a shared segment.
 //!
 //! Layers call downwards only: [`Manager`] → slot and gate, id map, segment → recovery → `sys`.
-//! DESIGN.md tells the whole story.
+//! DESIGN.md tells the whole story. What is unsafe stands in `segment`, the mapping, and `sys`, the calls.
 
 // loom replaces the id map's atomics, and a segment cannot be made of loom's.
+#[forbid(unsafe_code)]
 pub mod idmap;
 
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod error;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod folder;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod gate;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod layout;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod manager;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod open;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod recover;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod slot;
 #[cfg(not(loom))]
 mod sys;

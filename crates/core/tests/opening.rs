@@ -59,7 +59,10 @@ fn child_entry() {
             "limit" => {
                 let limit = nix::sys::resource::Resource::RLIMIT_FSIZE;
                 nix::sys::resource::setrlimit(limit, 1 << 16, 1 << 16).unwrap();
-                Manager::open(&options(&path)).err().unwrap().code.as_str().to_owned()
+                match Manager::open(&options(&path)) {
+                    Ok((manager, _)) => format!("retrieved {}", manager.retrieve(300).unwrap().id),
+                    Err(error) => error.code.as_str().to_owned(),
+                }
             }
             "unlisted" => {
                 // As in an emulator: a thread that starts from now on has no list.
@@ -303,6 +306,10 @@ fn a_limit_on_file_sizes_is_no_space() {
     let answer = Peer::new().ask(&format!("limit {}", segment.path().display()));
     assert_eq!(answer, Code::NoSpace.as_str());
     assert!(!segment.path().exists());
+    // What is there is not made larger.
+    let there = made_by_a_child("limit-there");
+    let answer = Peer::new().ask(&format!("limit {}", there.path().display()));
+    assert_eq!(answer, "retrieved 300");
     // Nor does one that would have to be adopted raise SIGXFSZ.
     let left = made_by_a_child("limit-adopt");
     patch(left.path(), STAMPS_AT, &[7; 32]);

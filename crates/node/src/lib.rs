@@ -11,7 +11,9 @@
 mod helper;
 mod hot;
 mod ops;
+#[forbid(unsafe_code)]
 mod phase;
+#[forbid(unsafe_code)]
 mod pool;
 
 use std::cell::{Cell, RefCell};
