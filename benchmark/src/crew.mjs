@@ -7,7 +7,7 @@ import { openManager } from '../../dist/index.cjs'
 import { BUCKETS, quantile } from './histogram.mjs'
 
 /** Time for every process of a crew to have read its line. */
-const HEAD_START_NS = 30e6
+const HEAD_START_NS = 20e6
 
 export const monotonic = () => Number(process.hrtime.bigint())
 export const program = (name) => fileURLToPath(new URL(name, import.meta.url))
