@@ -51,7 +51,9 @@ async function measure() {
 }
 
 const results = options.from === undefined ? await measure() : JSON.parse(readFileSync(options.from, 'utf8'))
-const json = `${JSON.stringify(results, (_, value) => (typeof value === 'number' ? Number(value.toPrecision(5)) : value), 1)}\n`
+const short = (_, value) => (typeof value === 'number' ? Number(value.toPrecision(5)) : value)
+// A row of numbers stays in its line.
+const json = `${JSON.stringify(results, short, 1).replaceAll(/\[[\s\d.,e+-]+\]/g, (list) => list.replaceAll(/\s+/g, ''))}\n`
 if (options.json === true) process.stdout.write(json)
 else if (options.json !== undefined) writeFileSync(options.json, json)
 if (options.publish) {
