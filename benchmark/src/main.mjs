@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import { Bench } from './bench.mjs'
 import { chapters } from './chapters/index.mjs'
 import { publish } from './publish.mjs'
+import { verdict } from './text.mjs'
 
 const names = chapters.map(({ name }) => name)
 
@@ -54,6 +55,7 @@ const results = options.from === undefined ? await measure() : JSON.parse(readFi
 const short = (_, value) => (typeof value === 'number' ? Number(value.toPrecision(5)) : value)
 // A row of numbers stays in its line.
 const json = `${JSON.stringify(results, short, 1).replaceAll(/\[[\s\d.,e+-]+\]/g, (list) => list.replaceAll(/\s+/g, ''))}\n`
+if (!options.quick) console.error(verdict(results.tables))
 if (options.json === true) process.stdout.write(json)
 else if (options.json !== undefined) writeFileSync(options.json, json)
 if (options.publish) {

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { bars } from './chart.mjs'
 import { FLOOR, OURS } from './peers.mjs'
-import { fill, markdown, quantity } from './text.mjs'
+import { fill, markdown, quantity, verdict } from './text.mjs'
 
 const root = new URL('../../', import.meta.url)
 
@@ -13,6 +13,7 @@ export function publish({ machine, settings, missing, tables }) {
     `Linux ${machine.kernel}, ${machine.arch}, ${machine.cpus} × ${machine.cpu}, Node ${machine.node.slice(1)}; ${settings.rounds} rounds, ${settings.seconds} s.`,
     ...missing.map(({ name, reason }) => `Not here: ${name} (${reason}).`),
   ].join('\n')
+  regions.aims = verdict(tables).replace('\n', '\n\n')
   if (by['pairs'] && by['async']) regions.speed = markdown(speed(by))
   if (by['peers-sync'] && by['peers-async']) {
     regions.peers = markdown(peers(by))

@@ -43,6 +43,18 @@ export function cells({ labels, figures, rows, spread = true }) {
   return { heads, body, words: labels.length }
 }
 
+/** How many aims are met, and which are not. */
+export function verdict(tables) {
+  const aimed = tables.flatMap((table) => table.rows.filter(({ met }) => met !== undefined).map((row) => ({ ...row, table })))
+  const missed = aimed.filter(({ met }) => !met)
+  const line = ({ table, name, of, aim, figures, ratio }) => {
+    const figure = of ?? Object.keys(table.figures)[0]
+    const unit = table.figures[figure]
+    return `- ${[table.title, ...name].join(', ')}: ${aim.value ? quantity(figures[figure].median, unit) : digits(ratio.median)}, aim ${aimText(aim, unit)}`
+  }
+  return [`${aimed.length - missed.length} of ${aimed.length} aims are met${missed.length === 0 ? '.' : '; missed:'}`, ...missed.map(line)].join('\n')
+}
+
 /** To the terminal (stderr: stdout is for --json). */
 export function print(table) {
   const { heads, body, words } = cells(table)
