@@ -29,8 +29,7 @@ export const TITLES = {
   'proper-lockfile/async': 'proper-lockfile, `lock`',
 }
 
-/** What the processes have in common. */
-export function makeGround(bench) {
+function makeGround(bench) {
   const [page, segment] = [bench.segment('page'), bench.segment('contended')]
   writeFileSync(page, Buffer.alloc(4096))
   openManager({ path: segment, capacity: 1 })
@@ -39,6 +38,14 @@ export function makeGround(bench) {
   /** In the order of worker.mjs and holder.mjs. */
   const args = [`${bench.folder}/shared.node`, page, String(process.pid), bench.memory, segment]
   return { bench, crew, page, args, cells: new Int32Array(shared.map(page)) }
+}
+
+const grounds = new WeakMap()
+
+/** What the processes of a run have in common: made once. */
+export function groundOf(bench) {
+  if (!grounds.has(bench)) grounds.set(bench, makeGround(bench))
+  return grounds.get(bench)
 }
 
 /** A child that is told things in lines, and answers in lines. */
@@ -131,7 +138,7 @@ export class Crew {
 
 /** Both crews, for as long as `use` takes. */
 export async function withCrews(bench, size, use) {
-  const ground = makeGround(bench)
+  const ground = groundOf(bench)
   const crews = []
   try {
     crews.push(await Crew.inC(ground, size))

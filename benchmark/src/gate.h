@@ -18,9 +18,16 @@ static inline void settle(pthread_mutex_t *mutex, int result) {
 
 static inline void take(pthread_mutex_t *mutex) { settle(mutex, pthread_mutex_lock(mutex)); }
 
-/* Straight to the lock only while nobody stands at the gate: glibc's lock word, which comes first, is 0. */
+/* Which int of a mutex says who has it. */
+#ifdef __GLIBC__
+enum { LOCK_WORD = 0 };
+#else /* musl */
+enum { LOCK_WORD = 1 };
+#endif
+
+/* Straight to the lock only while nobody stands at the gate. */
 static inline void take_in_turn(struct page *page) {
-  if (__atomic_load_n((int *)&page->gate, __ATOMIC_RELAXED) == 0) {
+  if (__atomic_load_n((int *)&page->gate + LOCK_WORD, __ATOMIC_RELAXED) == 0) {
     int result = pthread_mutex_trylock(&page->main);
     if (result != EBUSY) {
       settle(&page->main, result);

@@ -1,6 +1,6 @@
 // From a holder's end inside its section to the first line of the next holder, which waits already.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Crew, Member, TITLES, makeGround, monotonic, program } from '../crew.mjs'
+import { Crew, Member, TITLES, groundOf, monotonic, program } from '../crew.mjs'
 import { OURS } from '../peers.mjs'
 
 export const name = 'death'
@@ -31,7 +31,7 @@ async function death(ground, waiter, entrant, way, limitMs) {
 
 export async function run(bench) {
   const [rounds, limitMs] = bench.quick ? [1, 1_000] : [Math.min(bench.rounds, 11), 15_000]
-  const ground = makeGround(bench)
+  const ground = groundOf(bench)
   let crew = await Crew.inNode(ground, 1)
   const entrants = crew.names.filter((entrant) => !entrant.startsWith('bare'))
   const cases = [
