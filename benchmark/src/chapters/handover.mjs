@@ -8,6 +8,9 @@ export const name = 'handover'
 const CROWDS = [2, 4, 8]
 const HOLDS_NS = [0, 20e3, 1e6]
 
+/** Beside those of a crew: what an acquisition takes but for the hold, wherever that time goes. */
+const ALL_FIGURES = { 'acquisitions/s': FIGURES['acquisitions/s'], 'between holds': 'ns', ...FIGURES }
+
 const holdText = (hold) => (hold === 0 ? '0' : quantity(hold, 'ns'))
 
 export async function run(bench) {
@@ -16,7 +19,11 @@ export async function run(bench) {
     const entrants = crews.flatMap((crew) => crew.names.filter((entrant) => entrant !== 'none').map((entrant) => ({ crew, entrant })))
     const slices = HOLDS_NS.flatMap((hold) => CROWDS.flatMap((processes) => entrants.map(({ crew, entrant }) => ({ hold, processes, crew, entrant }))))
     const measured = await interleave(slices.map(({ hold, processes, crew, entrant }) => () => crew.contend(entrant, Array.from({ length: processes }, () => ({ hold })), ms)), rounds)
-    const rows = slices.map(({ hold, processes, entrant }, i) => ({ ...rowOf(entrant, measured[i]), hold, processes }))
+    const rows = slices.map(({ hold, processes, entrant }, i) => {
+      const row = rowOf(entrant, measured[i])
+      row.figures['between holds'] = row.figures['acquisitions/s'].map((rate) => 1e9 / rate - hold)
+      return { ...row, hold, processes }
+    })
     tell(bench, rows)
   })
 }
@@ -30,7 +37,7 @@ function tell(bench, rows) {
       const gate = all.find(({ key, processes }) => key === 'gate' && processes === row.processes)
       if (row !== gate) row.base = gate
     }
-    bench.table({ id: `handover-${hold / 1e3}`, title: `hand-over, holds of ${holdText(hold)}: processes`, labels: ['processes', 'lock'], figures: FIGURES, rows: all })
+    bench.table({ id: `handover-${hold / 1e3}`, title: `hand-over, holds of ${holdText(hold)}: processes`, labels: ['processes', 'lock'], figures: ALL_FIGURES, rows: all })
   }
   const aims = []
   for (const processes of CROWDS) {
@@ -45,7 +52,7 @@ function tell(bench, rows) {
       add('robust-lock/async', fastest(cell.filter(({ key }) => key.endsWith('/async') && !key.startsWith('robust-lock'))), { least: 5 })
     }
   }
-  bench.table({ id: 'handover', title: 'hand-over: processes', labels: ['processes', 'hold', 'lock'], figures: FIGURES, rows: aims })
+  bench.table({ id: 'handover', title: 'hand-over: processes', labels: ['processes', 'hold', 'lock'], figures: ALL_FIGURES, rows: aims })
 }
 
 function fastest(rows) {
