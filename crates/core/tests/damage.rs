@@ -15,12 +15,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
 use robust_lock_core::{Code, Error, Handle, Lock, MAX_LOCKS, Manager, Mode, OpenOptions, Refusal};
 use support::{
     ADMIN_AT, BITMAP_AT, CHUNK_MAP_AT, GATES_AT, Peer, SLOTS_AT, STAMPS_AT, TempSegment, open,
-    serve, slot_at,
+    serve, slot_at, watchdog,
 };
 
 /// Each child has a seed and damages so many segments, which it keeps open if they open.
@@ -28,6 +29,8 @@ const SEEDS: u32 = 200;
 const CASES: u32 = 500;
 /// So many children at a time: an adoption sleeps for a millisecond.
 const LANES: u32 = 4;
+/// How many segments a child can have open: there are not so many addresses in 32 bits.
+const MOST_OPEN: u32 = if usize::BITS == 64 { CASES } else { 6 };
 
 const FILE_BYTES: u64 = SLOTS_AT + (256 << 20) + (96 << 20);
 const HINTS_AT: u64 = BITMAP_AT + 131_072;
@@ -36,11 +39,11 @@ const MUTEX: u64 = 48;
 /// What of a segment is copied: all that its first chunk needs.
 const COPIED: u64 = SLOTS_AT + 65_536;
 
-/// `known PATH`; `damaged SEED PATH`: "N opened, N refused"; `hold PATH`, and then `release PATH`.
+/// `known WHICH PATH`; `damaged SEED PATH`: "N opened, N refused"; `hold PATH`, and then `release PATH`.
 #[test]
 fn child_entry() {
     serve(|words| match words[0] {
-        "known" => known_damages(Path::new(words[1])),
+        "known" => known_damage(&KNOWN[words[1].parse::<usize>().unwrap()], Path::new(words[2])),
         "damaged" => damage_and_open(words[1].parse().unwrap(), Path::new(words[2])),
         "hold" => {
             let manager = open(Path::new(words[1]), None);
@@ -68,7 +71,9 @@ fn ask(line: &str) -> String {
 
 #[test]
 fn what_a_damage_leads_to() {
-    assert_eq!(ask("known"), "as it must be");
+    for (which, known) in KNOWN.iter().enumerate() {
+        assert_eq!(ask(&format!("known {which}")), "as it must be", "{known:?}");
+    }
 }
 
 #[test]
@@ -77,12 +82,14 @@ fn a_hundred_thousand_damaged_segments_are_opened_or_refused() {
         println!("{}", ask(&format!("damaged {seed}")));
         return;
     }
+    // An emulated processor is a hundred times slower.
+    let seeds = if watchdog() > Duration::from_secs(60) { LANES } else { SEEDS };
     let (opened, refused) = (AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for lane in 0..LANES {
             let (opened, refused) = (&opened, &refused);
             scope.spawn(move || {
-                for seed in (lane..SEEDS).step_by(LANES as usize) {
+                for seed in (lane..seeds).step_by(LANES as usize) {
                     let answer = ask(&format!("damaged {seed}"));
                     let words: Vec<&str> = answer.split(' ').collect();
                     opened.fetch_add(words[0].parse().unwrap(), Ordering::Relaxed);
@@ -93,8 +100,8 @@ fn a_hundred_thousand_damaged_segments_are_opened_or_refused() {
     });
     let (opened, refused) = (opened.into_inner(), refused.into_inner());
     println!("{opened} opened, {refused} refused");
-    assert_eq!(opened + refused, SEEDS * CASES);
-    assert!(opened > 20_000 && refused > 20_000, "both ways are tried");
+    assert!(opened + refused == seeds * CASES || MOST_OPEN < CASES);
+    assert!(opened.min(refused) > (opened + refused) / 5, "both ways are tried");
 }
 
 /// A segment's bytes: pages that are not zero, and where they stand.
@@ -222,25 +229,21 @@ const KNOWN: &[Known] = &[
     (SLOTS_AT, 0, 65_536, FINE, CORRUPT, FINE),
 ];
 
-fn known_damages(path: &Path) -> String {
-    let base = base(path.parent().unwrap(), true);
-    for known @ &(at, byte, len, opening, first, second) in KNOWN {
-        let file = base.copy(path);
-        file.write_all_at(&vec![byte; len as usize], at).unwrap();
-        let code = |error: Error| error.code;
-        let opened = Manager::open(&OpenOptions { mode: Mode::Open, ..support::options(path) });
-        assert_eq!(opened.as_ref().map(drop).map_err(|error| error.code), opening, "{known:?}");
-        if let Ok((manager, _)) = opened {
-            assert_eq!(manager.retrieve(0).map(drop).map_err(code), first, "{known:?}");
-            assert_eq!(manager.retrieve(300).map(drop).map_err(code), second, "{known:?}");
-            assert_eq!(manager.lock(0).is_some(), first.is_ok(), "{known:?}");
-            if let Some(lock) = manager.lock(0) {
-                lock.acquire(None, &mut || true).unwrap();
-                lock.release(false).unwrap();
-            }
-            use_it(&manager, &mut Rng::with_seed(at));
+fn known_damage(&(at, byte, len, opening, first, second): &Known, path: &Path) -> String {
+    let file = base(path.parent().unwrap(), true).copy(path);
+    file.write_all_at(&vec![byte; len as usize], at).unwrap();
+    let code = |error: Error| error.code;
+    let opened = Manager::open(&OpenOptions { mode: Mode::Open, ..support::options(path) });
+    assert_eq!(opened.as_ref().map(drop).map_err(|error| error.code), opening);
+    if let Ok((manager, _)) = opened {
+        assert_eq!(manager.retrieve(0).map(drop).map_err(code), first);
+        assert_eq!(manager.retrieve(300).map(drop).map_err(code), second);
+        assert_eq!(manager.lock(0).is_some(), first.is_ok());
+        if let Some(lock) = manager.lock(0) {
+            lock.acquire(None, &mut || true).unwrap();
+            lock.release(false).unwrap();
         }
-        std::fs::remove_file(path).unwrap();
+        use_it(&manager, &mut Rng::with_seed(at));
     }
     "as it must be".to_owned()
 }
@@ -315,11 +318,11 @@ fn damage_and_open(seed: u64, path: &Path) -> String {
     let bases = [base(folder, false), base(folder, true)];
     let word = support::word_offset(&folder.join("used-true"));
     let (mut opened, mut refused) = (0, 0);
-    while opened + refused < CASES {
+    while opened + refused < CASES && opened < MOST_OPEN {
         let base = &bases[random.usize(..2)];
         let file = base.copy(path);
         // The same file again and again, until one is opened: that one stays open.
-        while opened + refused < CASES {
+        while opened + refused < CASES && opened < MOST_OPEN {
             // The header's always, and perhaps others.
             let mut damages = vec![damage(&mut random, HEADER_KINDS, word)];
             (0..random.u32(..3)).for_each(|_| damages.push(damage(&mut random, KINDS, word)));

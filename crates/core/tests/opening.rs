@@ -47,11 +47,11 @@ fn child_entry() {
                 while rest.write_all(&[1; 4096]).is_ok() {}
                 let later = manager.retrieve(300).unwrap_err().code.as_str();
                 let held = manager.locks_held();
-                // And as a copy made with `cp --sparse` has it: holes where the bitmap is.
+                // And as a copy made with `cp --sparse` has it: a hole in the bitmap, of a page of any size.
                 let file = File::options().write(true).open(&path).unwrap();
                 let flags =
                     FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                fallocate(&file, flags, support::BITMAP_AT as _, 65_536).unwrap();
+                fallocate(&file, flags, 65_536, 65_536).unwrap();
                 while rest.write_all(&[1; 4096]).is_ok() {}
                 let opening = Peer::new().ask(&format!("open {}", path.display()));
                 format!("{later} {held:?} {opening}")
