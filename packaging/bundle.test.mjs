@@ -7,7 +7,7 @@ import { pathToFileURL } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { nodes, twoAtATime } from './nodes.mjs'
-import { Sandbox, alone, native, packages, tarball, tools } from './sandbox.mjs'
+import { Sandbox, alone, native, packages, tarball, tools, withRegistry } from './sandbox.mjs'
 
 const test = suite('bundle')
 const require = createRequire(import.meta.url)
@@ -137,30 +137,31 @@ test('a single executable application, the file laid beside', async () => {
   })
 })
 
-test("Yarn's Plug'n'Play", async () => {
-  const project = new Sandbox()
-  const yarn = (...arguments_) => project.run(process.execPath, [join(tools, '@yarnpkg', 'cli-dist', 'bin', 'yarn.js'), ...arguments_])
-  const resolutions = Object.fromEntries(packages.slice(0, -1).map(({ name, version }) => [`${name}@npm:${version}`, `file:${tarball(name)}`]))
-  writeFileSync(project.path('package.json'), JSON.stringify({ private: true, dependencies: { 'robust-lock': `file:${tarball('robust-lock')}` }, resolutions }))
-  const settings = ['nodeLinker: pnp', 'pnpEnableEsmLoader: true', 'enableTelemetry: false', 'enableGlobalCache: false', 'enableNetwork: false']
-  const set = (...more) => writeFileSync(project.path('.yarnrc.yml'), [...settings, ...more, ''].join('\n'))
-  project.copy(programs, 'programs')
-  mkdirSync(project.path('home'), { recursive: true })
-  set()
-  writeFileSync(project.path('yarn.lock'), '')
-  await yarn('install')
-  const hooks = ['--require', project.path('.pnp.cjs'), '--loader', pathToFileURL(project.path('.pnp.loader.mjs')).href]
-  await twoAtATime(nodes(), async ({ major, node }) => {
-    const run = (program) => project.run(node, [...hooks, project.path('programs', program)], { node, env: alone(project) })
-    assert.is((await run('esm.mjs')).stdout, outcome, `on Node ${major}`)
-    assert.is((await run('commonjs.cjs')).stdout, outcome.replace('"ownerDied":true', '"ownerDied":false'), `on Node ${major}`)
-  })
-  // A lock file of another platform's: the package is known, and not there.
-  set('supportedArchitectures:', '  cpu: [none]')
-  await yarn('install')
-  const { stdout } = await project.run(process.execPath, [...hooks, project.path('programs', 'missing.cjs')], { env: alone(project) })
-  for (const { supported, code } of JSON.parse(stdout)) assert.equal([supported, code], [false, 'ERR_ROBUST_LOCK_NO_PREBUILT'])
-})
+test("Yarn's Plug'n'Play", () =>
+  withRegistry("Yarn's Plug'n'Play", [], async (url) => {
+    const project = new Sandbox()
+    const yarn = (...arguments_) => project.run(process.execPath, [join(tools, '@yarnpkg', 'cli-dist', 'bin', 'yarn.js'), ...arguments_])
+    const { version } = packages.at(-1)
+    writeFileSync(project.path('package.json'), JSON.stringify({ private: true, dependencies: { 'robust-lock': version } }))
+    const settings = ['nodeLinker: pnp', 'pnpEnableEsmLoader: true', 'enableTelemetry: false', 'enableGlobalCache: false', `npmRegistryServer: "${url}"`, 'unsafeHttpWhitelist: ["127.0.0.1"]']
+    const set = (...more) => writeFileSync(project.path('.yarnrc.yml'), [...settings, ...more, ''].join('\n'))
+    project.copy(programs, 'programs')
+    mkdirSync(project.path('home'), { recursive: true })
+    set()
+    writeFileSync(project.path('yarn.lock'), '')
+    await yarn('install')
+    const hooks = ['--require', project.path('.pnp.cjs'), '--loader', pathToFileURL(project.path('.pnp.loader.mjs')).href]
+    await twoAtATime(nodes(), async ({ major, node }) => {
+      const run = (program) => project.run(node, [...hooks, project.path('programs', program)], { node, env: alone(project) })
+      assert.is((await run('esm.mjs')).stdout, outcome, `on Node ${major}`)
+      assert.is((await run('commonjs.cjs')).stdout, outcome.replace('"ownerDied":true', '"ownerDied":false'), `on Node ${major}`)
+    })
+    // A lock file of another platform's: the package is known, and not there.
+    set('supportedArchitectures:', '  cpu: [none]')
+    await yarn('install')
+    const { stdout } = await project.run(process.execPath, [...hooks, project.path('programs', 'missing.cjs')], { env: alone(project) })
+    for (const { supported, code } of JSON.parse(stdout)) assert.equal([supported, code], [false, 'ERR_ROBUST_LOCK_NO_PREBUILT'])
+  }))
 
 test('--permission', async () => {
   const program = workshop.path('programs', 'missing.cjs')

@@ -1,12 +1,11 @@
 // The packages as npm would publish them: what is in them, and what they do on a machine with neither a
 // compiler nor a network, on every major version of Node. `npm run test:pack` makes them first.
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { nodes, twoAtATime } from './nodes.mjs'
-import { Sandbox, alone, native, online, packages, root, tarball, tools } from './sandbox.mjs'
+import { Sandbox, alone, native, online, packages, root, tarball, tools, withRegistry } from './sandbox.mjs'
 
 const test = suite('pack')
 const programs = join(import.meta.dirname, 'programs')
@@ -102,30 +101,6 @@ test('without the native package: importing throws nothing, opening has a code, 
     }
   })
 })
-
-/** Calls `use` with the address of a registry that has these packages, on this machine alone. */
-async function withRegistry(what, asked, use) {
-  const url = () => `http://127.0.0.1:${server.address().port}`
-  const server = createServer((request, response) => {
-    const path = decodeURIComponent(request.url)
-    asked.push(path)
-    const tarballOf = packages.find((one) => path === `/${one.tarball}`)
-    if (tarballOf) return response.end(readFileSync(tarball(tarballOf.name)))
-    const known = packages.find(({ name }) => path === `/${name}`)
-    if (!known) return response.writeHead(404).end('{}')
-    const dist = { tarball: `${url()}/${known.tarball}`, integrity: known.integrity }
-    const found = { ...known.manifest, dist }
-    response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: version }, versions: { [version]: found } }))
-  })
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  try {
-    const reachable = await fetch(`${url()}/robust-lock`).then(() => true, () => false)
-    if (!reachable) return console.log(`not run: ${what}: the loopback interface is down, and there is no ip(8) to raise it`)
-    await use(url())
-  } finally {
-    server.close()
-  }
-}
 
 /** The native packages that an installation has. */
 function natives(sandbox) {

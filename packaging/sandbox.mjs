@@ -2,6 +2,7 @@
 // has nobody to ask.
 import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 
@@ -100,4 +101,31 @@ export function alone(sandbox) {
   const folder = join(sandbox.segments, String(++number))
   mkdirSync(folder, { mode: 0o700 })
   return { ROBUST_LOCK_DIR: folder }
+}
+
+/** Yarn waits with what is new. */
+const LONG_AGO = '2026-01-01T00:00:00.000Z'
+
+/** Calls `use` with the address of a registry that has these packages, on this machine alone. */
+export async function withRegistry(what, asked, use) {
+  const url = () => `http://127.0.0.1:${server.address().port}`
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(request.url)
+    asked.push(path)
+    const tarballOf = packages.find((one) => path === `/${one.tarball}`)
+    if (tarballOf) return response.end(readFileSync(tarball(tarballOf.name)))
+    const known = packages.find(({ name }) => path === `/${name}`)
+    if (!known) return response.writeHead(404).end('{}')
+    const dist = { tarball: `${url()}/${known.tarball}`, integrity: known.integrity }
+    const found = { ...known.manifest, dist }
+    response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: known.version }, versions: { [known.version]: found }, time: { [known.version]: LONG_AGO } }))
+  })
+  await new Promise((listening) => server.listen(0, '127.0.0.1', listening))
+  try {
+    const reachable = await fetch(`${url()}/robust-lock`).then(() => true, () => false)
+    if (!reachable) return console.log(`not run: ${what}: the loopback interface is down, and there is no ip(8) to raise it`)
+    await use(url())
+  } finally {
+    server.close()
+  }
 }
