@@ -33,11 +33,11 @@ function tell(bench, rows) {
   for (const hold of HOLDS_NS) {
     const all = rows.filter((row) => row.hold === hold)
     for (const row of all) {
-      row.name = [String(row.processes), row.title]
+      row.name = [`${row.processes} processes`, row.title]
       const gate = all.find(({ key, processes }) => key === 'gate' && processes === row.processes)
       if (row !== gate) row.base = gate
     }
-    bench.table({ id: `handover-${hold / 1e3}`, title: `hand-over, holds of ${holdText(hold)}: processes`, labels: ['processes', 'lock'], figures: ALL_FIGURES, rows: all })
+    bench.table({ id: `handover-${hold / 1e3}`, title: `hand-over, holds of ${holdText(hold)}`, labels: ['', 'lock'], figures: ALL_FIGURES, rows: all })
   }
   const aims = []
   for (const processes of CROWDS) {
@@ -45,14 +45,14 @@ function tell(bench, rows) {
       const cell = rows.filter((row) => row.processes === processes && row.hold === hold)
       const of = (key) => cell.find((row) => row.key === key)
       const add = (key, base, aim) => {
-        if (base !== undefined) aims.push({ name: [String(processes), holdText(hold), TITLES[key]], figures: of(key).figures, base, aim })
+        if (base !== undefined) aims.push({ name: [`${processes} processes`, holdText(hold), TITLES[key]], figures: of(key).figures, base, aim })
       }
       add('robust-lock/sync', of('gate'), { least: 0.8 })
       add('robust-lock/sync', of('bare/sync'))
       add('robust-lock/async', fastest(cell.filter(({ key }) => key.endsWith('/async') && !key.startsWith('robust-lock'))), { least: 5 })
     }
   }
-  bench.table({ id: 'handover', title: 'hand-over: processes', labels: ['processes', 'hold', 'lock'], figures: ALL_FIGURES, rows: aims })
+  bench.table({ id: 'handover', title: 'hand-over', labels: ['', 'hold', 'lock'], figures: ALL_FIGURES, rows: aims })
 }
 
 function fastest(rows) {
