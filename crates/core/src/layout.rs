@@ -105,7 +105,9 @@ pub struct Slot {
     pub gate_a: Mutex,
     /// `turn % 3`: 0 gate a serves, 1 gate b, 2 none. Only ever advanced.
     pub turn: AtomicU32,
-    _line1: [u8; 12],
+    /// How often a helper has offered main to its thread; written by main's owner.
+    pub offers: AtomicU32,
+    _line1: [u8; 8],
     /// Line 2.
     pub gate_b: Mutex,
     _line2: [u8; 16],

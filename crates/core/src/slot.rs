@@ -37,13 +37,26 @@ struct Thread {
     /// 0 before the first question.
     tid: Cell<u32>,
     held: Cell<u32>,
-    /// The last acquisition: of which slot, with which token, and when (coarse).
-    last: Cell<(usize, u64, u64)>,
+    last: Cell<Last>,
+}
+
+/// A thread's last acquisition.
+#[derive(Clone, Copy)]
+struct Last {
+    slot: usize,
+    token: u64,
+    /// Coarse.
+    since: u64,
+    /// When the quantum began that it belongs to; 0 if nobody stood at the gate.
+    quantum_began: u64,
+    offers: u32,
 }
 
 thread_local! {
-    static THREAD: Thread =
-        const { Thread { tid: Cell::new(0), held: Cell::new(0), last: Cell::new((0, 0, 0)) } };
+    static THREAD: Thread = const {
+        let last = Last { slot: 0, token: 0, since: 0, quantum_began: 0, offers: 0 };
+        Thread { tid: Cell::new(0), held: Cell::new(0), last: Cell::new(last) }
+    };
 }
 
 impl Thread {
@@ -61,7 +74,30 @@ impl Thread {
         }
         if self.held.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
     }
+
+    /// Whether it may try the slot's main now, and in which quantum: 0, none, if nobody stands at the
+    /// gate, else its last one, if that goes on. `None`: it is the others' turn.
+    #[inline]
+    fn quantum(&self, slot: &Slot) -> Option<u64> {
+        if gate::is_open(slot) { Some(0) } else { self.last_quantum(slot) }
+    }
+
+    #[cold]
+    fn last_quantum(&self, slot: &Slot) -> Option<u64> {
+        let last = self.last.get();
+        let goes_on = last.quantum_began != 0
+            && last.slot == ptr::from_ref(slot).addr()
+            && last.token == slot.token.load(Ordering::Relaxed)
+            && last.offers == slot.offers.load(Ordering::Relaxed)
+            && clock::monotonic_ns().saturating_sub(last.quantum_began) < QUANTUM_NS;
+        goes_on.then_some(last.quantum_began)
+    }
 }
+
+/// How long whoever has had its turn at the gate may come straight back past those who stand there now, as
+/// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
+/// two; so several short holds share one. It is the same for all: the shares stay equal.
+const QUANTUM_NS: u64 = 100_000;
 
 /// From which time of holding on a thread that comes straight back lets the others pass, and for how
 /// long: enough for a woken thread to run, little beside the hold.
@@ -110,7 +146,9 @@ impl Lock {
     pub fn try_acquire(&self) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             thread.check()?;
-            self.try_main(thread).or_else(|refusal| match refusal {
+            // Past a closed gate: as a rule the answer to an offer, so a turn.
+            let quantum = if gate::is_open(self.slot) { 0 } else { clock::monotonic_ns() };
+            self.try_main(thread, quantum).or_else(|refusal| match refusal {
                 Refusal::Busy => self.try_again(thread),
                 _ => Err(refusal),
             })
@@ -120,23 +158,24 @@ impl Lock {
     #[cold]
     fn try_again(&self, thread: &Thread) -> Result<Acquired, Refusal> {
         if recover(self.segment, &self.slot.main, Effort::Sparing) {
-            return self.try_main(thread);
+            return self.try_main(thread, 0);
         }
         Err(Refusal::Busy)
     }
 
-    /// One try that does not overtake those who stand at the gate.
+    /// One try that does not overtake those who stand at the gate, unless this thread's quantum goes on.
     pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             thread.check()?;
-            if gate::is_open(self.slot) { self.try_main(thread) } else { Err(Refusal::Busy) }
+            let quantum = thread.quantum(self.slot).ok_or(Refusal::Busy)?;
+            self.try_main(thread, quantum)
         })
     }
 
     #[inline]
-    fn try_main(&self, thread: &Thread) -> Result<Acquired, Refusal> {
+    fn try_main(&self, thread: &Thread, quantum: u64) -> Result<Acquired, Refusal> {
         match self.slot.main.try_lock() {
-            MutexLock::Got { owner_died } => Ok(self.enter(thread, owner_died)),
+            MutexLock::Got { owner_died } => Ok(self.enter(thread, owner_died, quantum)),
             MutexLock::Busy => Err(Refusal::Busy),
             MutexLock::Own => Err(Refusal::Own),
             MutexLock::Broken(errno) => Err(Refusal::Broken(errno)),
@@ -169,7 +208,8 @@ impl Lock {
                     self.slot.main.unlock();
                     return Err(Refusal::Stopped);
                 }
-                Ok(THREAD.with(|thread| self.enter(thread, owner_died)))
+                let quantum = clock::monotonic_ns();
+                Ok(THREAD.with(|thread| self.enter(thread, owner_died, quantum)))
             }
             Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
                 Refusal::Busy => Refusal::TimedOut,
@@ -183,14 +223,13 @@ impl Lock {
     /// find the gate just opened, by the next holder, and take it from the thread that was woken for
     /// it. With long holds that thread then waits for whole turns more; so the gate is left to it.
     fn let_pass(&self) {
-        let (slot, token, since) = THREAD.with(|thread| thread.last.get());
-        let mine = slot == ptr::from_ref(self.slot).addr();
-        if mine && self.slot.token.load(Ordering::Relaxed) == token.wrapping_add(1) {
+        let last = THREAD.with(|thread| thread.last.get());
+        let mine = last.slot == ptr::from_ref(self.slot).addr();
+        if mine && self.slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1) {
             let next_since = self.slot.since.load(Ordering::Relaxed);
+            let held = next_since.saturating_sub(last.since);
             let now = clock::coarse_ns();
-            if next_since.saturating_sub(since) >= LONG_HOLD_NS
-                && now <= next_since.saturating_add(LONG_HOLD_NS)
-            {
+            if held >= LONG_HOLD_NS && now <= next_since.saturating_add(LONG_HOLD_NS) {
                 std::thread::sleep(LET_PASS);
             }
         }
@@ -203,6 +242,9 @@ impl Lock {
             return Err(Refusal::Forked);
         }
         let won = gate::wait(self, gate::Goal::Offer, None, go_on)?;
+        // Whoever had main before does not come back past this offer.
+        let offers = self.slot.offers.load(Ordering::Relaxed).wrapping_add(1);
+        self.slot.offers.store(offers, Ordering::Relaxed);
         // A real lock and unlock: it keeps the C library's chain of wake-ups whole.
         self.slot.main.unlock();
         Ok(won)
@@ -210,7 +252,7 @@ impl Lock {
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
     #[inline]
-    fn enter(&self, thread: &Thread, owner_died: bool) -> Acquired {
+    fn enter(&self, thread: &Thread, owner_died: bool, quantum: u64) -> Acquired {
         thread.held.set(thread.held.get() + 1);
         let slot = self.slot;
         let acquired = self.inside();
@@ -221,10 +263,16 @@ impl Lock {
         slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
         slot.owner_tid.store(thread.tid(), Ordering::Relaxed);
         slot.owner_start.store(self.segment.own_start, Ordering::Relaxed);
-        let since = clock::coarse_ns();
-        slot.since.store(since, Ordering::Relaxed);
-        thread.last.set((ptr::from_ref(slot).addr(), acquired.token, since));
+        self.note(thread, acquired.token, quantum);
         acquired
+    }
+
+    fn note(&self, thread: &Thread, token: u64, quantum: u64) {
+        let since = clock::coarse_ns();
+        self.slot.since.store(since, Ordering::Relaxed);
+        let slot = ptr::from_ref(self.slot).addr();
+        let offers = self.slot.offers.load(Ordering::Relaxed);
+        thread.last.set(Last { slot, token, since, quantum_began: quantum, offers });
     }
 
     fn inside(&self) -> Acquired {
@@ -257,16 +305,17 @@ impl Lock {
         })
     }
 
-    /// Passes the lock on inside this thread, if nobody stands at the gate; the mutex stays locked.
+    /// Passes the lock on inside this thread, if nobody stands at the gate or its quantum goes on; the
+    /// mutex stays locked.
     pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
-        THREAD.with(|thread| self.check_mine(thread))?;
-        if !gate::is_open(self.slot) {
-            return Err(Refusal::Busy);
-        }
-        self.leave(keep_dirty);
-        let acquired = self.inside();
-        self.slot.since.store(clock::coarse_ns(), Ordering::Relaxed);
-        Ok(acquired)
+        THREAD.with(|thread| {
+            self.check_mine(thread)?;
+            let quantum = thread.quantum(self.slot).ok_or(Refusal::Busy)?;
+            self.leave(keep_dirty);
+            let acquired = self.inside();
+            self.note(thread, acquired.token, quantum);
+            Ok(acquired)
+        })
     }
 
     /// Before anything is written: the error-checking unlock would say no too late.

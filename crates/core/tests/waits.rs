@@ -7,10 +7,13 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use robust_lock_core::{Lock, Manager, Refusal};
-use support::{GATES_AT, Peer, TURN_AT, TempSegment, open, patch, read, serve, slot_at, until};
+use support::{
+    GATES_AT, Peer, TURN_AT, TempSegment, open, patch, read, serve, slot_at, until, watchdog,
+};
 
 /// `open PATH`; `retrieve PATH ID`.
 #[test]
@@ -60,8 +63,10 @@ impl Place {
         u32::from_ne_bytes(read(self.segment.path(), slot_at(0) + TURN_AT))
     }
 
+    /// On a thread of its own: one that has just had a turn could come straight back.
     fn take(&self) {
-        take(self.lock);
+        let lock = self.lock;
+        std::thread::scope(|scope| scope.spawn(move || take(lock)).join().unwrap());
     }
 }
 
@@ -152,6 +157,81 @@ fn a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate() {
     assert_eq!(place.lock.hand_over(false), Err(Refusal::Busy));
     place.open(0);
     place.lock.release(false).unwrap();
+}
+
+/// Timed only in that a quantum is short: whatever it was too late for is done again.
+#[test]
+fn whoever_has_had_its_turn_may_come_straight_back_for_a_quantum() {
+    let place = Place::new("quantum");
+    let lock = place.lock;
+    lock.acquire(None, &mut || true).unwrap();
+    lock.release(false).unwrap();
+    place.close(0);
+    assert_eq!(lock.try_in_turn(), Err(Refusal::Busy), "nobody waited: that was no turn");
+    until("it comes back, twice, and passes the lock on within", || {
+        lock.try_acquire().unwrap();
+        let all = (0..2).all(|_| {
+            lock.release(false).unwrap();
+            lock.try_in_turn().is_ok()
+        });
+        let passed_on = all && lock.hand_over(false).is_ok();
+        if all {
+            lock.release(false).unwrap();
+        }
+        passed_on
+    });
+    for _ in 0..20 {
+        lock.try_acquire().unwrap();
+        lock.release(false).unwrap();
+        let begun = Instant::now();
+        let mut asked_after = Duration::ZERO;
+        while lock.try_in_turn().is_ok() {
+            lock.release(false).unwrap();
+            assert!(asked_after < Duration::from_millis(1), "however often it comes back, it ends");
+            asked_after = begun.elapsed();
+        }
+    }
+    place.open(0);
+}
+
+#[test]
+fn nobody_comes_back_past_an_offer() {
+    let place = Place::new("past-an-offer");
+    let (lock, round, begun) = (place.lock, AtomicU32::new(0), Instant::now());
+    // No sleep: the quantum would be over.
+    let reach = |next: u32| {
+        while round.load(Ordering::Acquire) < next {
+            assert!(begun.elapsed() < watchdog(), "not in time: round {next}");
+            std::thread::yield_now();
+        }
+    };
+    let mut came_back = 0;
+    const ROUNDS: u32 = 500;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in (0..ROUNDS).map(|i| i * 4) {
+                reach(at);
+                let won = lock.wait_for_turn(&mut || true).ok().unwrap();
+                round.store(at + 1, Ordering::Release);
+                reach(at + 2);
+                won.open_gate();
+                let won = lock.wait_for_turn(&mut || true).ok().unwrap();
+                round.store(at + 3, Ordering::Release);
+                reach(at + 4);
+                won.open_gate();
+            }
+        });
+        for at in (0..ROUNDS).map(|i| i * 4) {
+            reach(at + 1);
+            lock.try_acquire().unwrap();
+            lock.release(false).unwrap();
+            round.store(at + 2, Ordering::Release);
+            reach(at + 3);
+            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
+            round.store(at + 4, Ordering::Release);
+        }
+    });
+    assert_eq!(came_back, 0);
 }
 
 #[test]

@@ -129,11 +129,14 @@ impl World {
             out.push((what, next));
         };
         let in_turn = self.main == Holder::Nobody && self.gate == Holder::Nobody;
+        // A thread whose quantum goes on passes a closed gate. The clock says so: here it may, or not.
+        let in_quantum = self.main == Holder::Nobody;
         match self.js {
             Js::Runs => {
-                if self.tasks == 0 && in_turn {
+                if self.tasks == 0 && in_quantum {
                     then("lock() at once", &Self::enter);
-                } else if self.tasks < MOST_TASKS {
+                }
+                if (self.tasks > 0 || !in_turn) && self.tasks < MOST_TASKS {
                     then("lock() joins the queue", &|w| {
                         w.tasks += 1;
                         if !w.owns() {
@@ -150,30 +153,36 @@ impl World {
                     });
                 }
                 if self.owns() {
-                    then("unlock", &|w| {
-                        if w.tasks > 0 && w.gate == Holder::Nobody {
+                    if self.tasks > 0 {
+                        then("a hand-over", &|w| {
                             w.remove();
-                            return w.enter();
-                        }
-                        w.main = Holder::Nobody;
-                        if w.tasks > 0 {
-                            w.arm();
-                        }
-                    });
+                            w.enter();
+                        });
+                    }
+                    if self.tasks == 0 || self.gate != Holder::Nobody {
+                        then("unlock", &|w| {
+                            w.main = Holder::Nobody;
+                            if w.tasks > 0 {
+                                w.arm();
+                            }
+                        });
+                    }
                 } else {
                     then("tryLock", &|w| {
                         if w.main == Holder::Nobody {
                             w.enter();
                         }
                     });
-                    then("lockSync", &|w| {
-                        if in_turn {
-                            return w.enter();
-                        }
-                        let (wanted, then) = w.phases.stand_down();
-                        w.follow(then);
-                        w.js = Js::Blocks { wanted };
-                    });
+                    if in_quantum {
+                        then("lockSync at once", &Self::enter);
+                    }
+                    if !in_turn {
+                        then("lockSync", &|w| {
+                            let (wanted, then) = w.phases.stand_down();
+                            w.follow(then);
+                            w.js = Js::Blocks { wanted };
+                        });
+                    }
                 }
                 if self.called {
                     for late in [false, true] {
