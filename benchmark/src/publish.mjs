@@ -19,7 +19,10 @@ export function publish({ machine, settings, missing, tables }) {
     regions.peers = markdown(peers(by))
     chart(by)
   }
-  if (by['victim']) chartOfVictim(by['victim'])
+  if (by['victim']) {
+    chartOfVictim(by['victim'])
+    regions['victim-chart'] = "![p99 of the victim's wait](benchmark/results/victim.svg)"
+  }
   for (const name of ['BENCHMARKS.md', 'README.md']) {
     const file = new URL(name, root)
     writeFileSync(file, fill(readFileSync(file, 'utf8'), regions))
