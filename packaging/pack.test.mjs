@@ -82,7 +82,8 @@ test('programs of two processes, on every Node', async () => {
 })
 
 test('Jest, on every Node', async () => {
-  const config = JSON.stringify({ testMatch: ['**/*.test.cjs'], transform: {} })
+  // Jest's own choice in /tmp is named after the user, who is root in a namespace of his own.
+  const config = JSON.stringify({ testMatch: ['**/*.test.cjs'], transform: {}, cacheDirectory: installed.path('jest-cache') })
   const jest = [inTools('jest', 'bin', 'jest.js'), '--runInBand', '--rootDir', installed.path('programs', 'jest'), '--config', config]
   await twoAtATime(nodes(), async ({ major, node }) => {
     const { stderr } = await installed.run(node, jest, { node, env: alone(installed) })
