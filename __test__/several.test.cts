@@ -70,9 +70,9 @@ test('what the first lock has cost of the timeout is not there for the second', 
   await open(peer, { name })
   for (const id of [0, 1, 2]) await take(peer, id)
   const order: string[] = []
-  const all = rejects(manager.lockAll([0, 1], { timeout: 500 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('all'))
-  const later = rejects((lockers[2] as Locker).lock({ timeout: 700 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('later'))
-  await new Promise((resolve) => setTimeout(resolve, 350))
+  const all = rejects(manager.lockAll([0, 1], { timeout: 2_000 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('all'))
+  const later = rejects((lockers[2] as Locker).lock({ timeout: 2_800 }), 'ERR_ROBUST_LOCK_TIMEOUT').then(() => order.push('later'))
+  await new Promise((resolve) => setTimeout(resolve, 1_000))
   await release(peer, 0)
   await Promise.all([all, later])
   assert.equal(order, ['all', 'later'])

@@ -10,7 +10,7 @@ export const facade = [
   ['no stand-down when the queue is empty', 'ts/queue.cts', 'if (this.#first === undefined && this.#armed) this.#standDown()', '', 'abort', 'the place in the queue is gone while the lock is held still, and the helper with it'],
   ['no wait in place', 'ts/segment.cts', 'let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)', 'let budget = 0', 'fairness', 'one whose event loop is late each time gets its turns beside three prompt ones'],
   ['a timeout for each of several', 'ts/several.cts', 'return () => Math.max(deadline - performance.now(), 0)', 'return () => timeout', 'several', 'what the first lock has cost of the timeout is not there for the second'],
-  ['an abort after the last grant of several', 'ts/several.cts', 'options?.signal?.throwIfAborted()', '', 'several', 'an abort between the last grant and its news rejects, and releases everything'],
+  ['an abort after the last grant of several', 'ts/several.cts', 'if (signal?.aborted) throw signal.reason', '', 'several', 'an abort between the last grant and its news rejects, and releases everything'],
   ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'exclusion', 'the tasks of a thread keep their order beside another process'],
   ['a listener that stays', 'ts/queue.cts', "this.signal?.removeEventListener('abort', this)", '', 'abort', 'no listener is left, however the wait ends'],
   ['a timer that stays', 'ts/queue.cts', 'clearTimeout(this.#timer)', '', 'alive', 'a process whose waits were called off ends'],
