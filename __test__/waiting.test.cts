@@ -9,7 +9,7 @@ import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
 import { isWaitedFor, owner, wordAt } from './fixtures/segment.cjs'
 import { folder, suite, unique } from './fixtures/suite.cjs'
-import { until } from './fixtures/within.cjs'
+import { until, within } from './fixtures/within.cjs'
 
 const test = suite('waiting')
 
@@ -186,6 +186,22 @@ test('lockSync overtakes the tasks of its thread, and they get their turn', asyn
   guard.unlock()
   await Promise.all(tasks)
   assert.equal(order, ['lockSync', 'first', 'second'])
+  await isFree(place)
+})
+
+test('a task whose thread lets another process go first gets its turn after it', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const peer = new ProcessPeer()
+  await open(peer, place.options)
+  const guard = locker.lockSync()
+  const waiting = locker.lock()
+  // It stands at the gate: so the lock is let go, not handed on in this thread.
+  const other = peer.run(({ locker }, id) => locker(id).lockSync().unlock(), locker.id)
+  await until('it waits', () => isWaitedFor(manager.path, locker.id))
+  guard.unlock()
+  await other
+  ;(await within(waiting, 'its turn')).unlock()
   await isFree(place)
 })
 

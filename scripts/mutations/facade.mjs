@@ -11,7 +11,7 @@ export const facade = [
   ['no wait in place', 'ts/segment.cts', 'let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)', 'let budget = 0', 'fairness', 'one whose event loop is late each time gets its turns beside three prompt ones'],
   ['a timeout for each of several', 'ts/several.cts', 'return () => Math.max(deadline - performance.now(), 0)', 'return () => timeout', 'several', 'what the first lock has cost of the timeout is not there for the second'],
   ['an abort after the last grant of several', 'ts/several.cts', 'if (signal?.aborted) throw signal.reason', '', 'several', 'an abort between the last grant and its news rejects, and releases everything'],
-  ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'exclusion', 'the tasks of a thread keep their order beside another process'],
+  ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'waiting', 'a task whose thread lets another process go first gets its turn after it'],
   ['a listener that stays', 'ts/queue.cts', "this.signal?.removeEventListener('abort', this)", '', 'abort', 'no listener is left, however the wait ends'],
   ['a timer that stays', 'ts/queue.cts', 'clearTimeout(this.#timer)', '', 'alive', 'a process whose waits were called off ends'],
   ['a long timer clamped to 1 ms', 'ts/queue.cts', 'Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER)', 'Math.max(Math.ceil(left), 1)', 'waiting', 'long timeouts do not fire at once, nor warn'],
