@@ -217,6 +217,7 @@ test('noise in everything but the mutexes: those that have the segment exclude e
   for (const peer of peers) await open(peer, options)
   await take(holder, 0)
   const waiting = take(waiter, 0, 'async')
+  waiting.catch(() => {})
   await until('it waits', () => isWaitedFor(path, 0))
   for (let round = 0; round < 20; round++) {
     for (const [at, length] of ownFields()) {
