@@ -201,6 +201,7 @@ impl Lock {
         match waited {
             Ok(won) => {
                 let owner_died = won.owner_died;
+                let quantum = clock::monotonic_ns();
                 won.open_gate();
                 // The wish to stop may have come in the very slice that brought the lock. Nothing that
                 // takes time stands between the answer and the return.
@@ -208,7 +209,6 @@ impl Lock {
                     self.slot.main.unlock();
                     return Err(Refusal::Stopped);
                 }
-                let quantum = clock::monotonic_ns();
                 Ok(THREAD.with(|thread| self.enter(thread, owner_died, quantum)))
             }
             Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
