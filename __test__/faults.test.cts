@@ -1,6 +1,7 @@
 // Faults as a Node program meets them. Those of the core alone have their tests in crates/core/tests/faults_*.rs.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { getEventListeners } from 'node:events'
 import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,7 +14,7 @@ import { ProcessPeer } from './fixtures/peers.cjs'
 import { copySegment, isWaitedFor, owner, ownFields, patch, recordedTidAt, wordAt } from './fixtures/segment.cjs'
 import type { Party } from './fixtures/scope.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
-import { until } from './fixtures/within.cjs'
+import { until, within } from './fixtures/within.cjs'
 
 const test = suite('faults')
 const root = join(__dirname, '..', '..')
@@ -305,6 +306,31 @@ for (const how of ['tryLock', 'lockSync'] as const) {
     assert.equal(manager.locksHeld(), [])
   })
 }
+
+test('a wait that cannot begin leaves nothing behind', async () => {
+  const manager = openManager({ name: unique() })
+  const locker = manager.allocateLock()
+  const guard = locker.lockSync()
+  const order: string[] = []
+  const first = locker.withLock(() => order.push('first'))
+  const abort = new AbortController()
+  const { setTimeout } = globalThis
+  globalThis.setTimeout = (() => {
+    throw new RangeError('no more')
+  }) as never
+  try {
+    const refused = locker.lock({ signal: abort.signal, timeout: 1000 })
+    assert.is(await refused.then(() => 'granted', (error: Error) => error.message), 'no more')
+  } finally {
+    globalThis.setTimeout = setTimeout
+  }
+  assert.is(getEventListeners(abort.signal, 'abort').length, 0)
+  abort.abort()
+  const last = locker.withLock(() => order.push('last'))
+  guard.unlock()
+  await within(Promise.all([first, last]), 'the others')
+  assert.equal(order, ['first', 'last'])
+})
 
 test('a holder in another time namespace is no lost owner', async () => {
   const wrapper = unshare('--time', '--fork', '--kill-child', '--monotonic', '100000', '--boottime', '100000')

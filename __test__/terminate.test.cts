@@ -2,7 +2,7 @@
 import { createContext, runInContext } from 'node:vm'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { openManager, type Guard, type Locker, type Manager, type OpenOptions } from 'robust-lock'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
 import type { Scope } from './fixtures/scope.cjs'
@@ -215,6 +215,27 @@ test('a Worker blocked in lockSync is terminated in the very slice that brings t
     guard.unlock()
     await ended
     await isWhole(place)
+  }
+})
+
+test('the time of a vm script ends inside an unlock that hands the lock over: it has been, or it has not', async () => {
+  const manager = openManager({ name: unique() })
+  const lockers = Array.from({ length: 400 }, () => manager.allocateLock())
+  for (let ends = 0; ends < 80; ) {
+    const guards = lockers.map((locker) => locker.lockSync())
+    const granted: Guard[] = []
+    const waits = lockers.map(async (locker) => void granted.push(await locker.lock({ signal: new AbortController().signal })))
+    const context = createContext({ guards, next: 0 })
+    try {
+      runInContext('for (; next < guards.length; next++) guards[next].unlock()', context, { timeout: 1 })
+    } catch (error) {
+      assert.is((error as NodeJS.ErrnoException).code, 'ERR_SCRIPT_EXECUTION_TIMEOUT')
+      ends++
+    }
+    for (const guard of guards.slice(context['next'])) guard[Symbol.dispose]()
+    await within(Promise.all(waits), 'every wait')
+    for (const guard of granted) guard.unlock()
+    assert.equal(manager.locksHeld(), [])
   }
 })
 

@@ -12,11 +12,16 @@ function isAcquired(verdict: number | undefined): boolean {
   return verdict === undefined || verdict === OWNER_DIED
 }
 
+function noThread(id: number): LockError {
+  return new LockError('ERR_ROBUST_LOCK_NO_MEMORY', `no thread could be started to wait for lock ${id}: the process is at a limit`)
+}
+
 /** One pending `lock()`, in the queue of its lock. */
 export class Task {
   previous: Task | undefined
   next: Task | undefined
-  queued = true
+  /** In the queue, and it may be granted or withdrawn. */
+  queued = false
   #timer: NodeJS.Timeout | undefined
 
   constructor(
@@ -25,10 +30,13 @@ export class Task {
     readonly resolve: (guard: Guard) => void,
     readonly reject: (reason: unknown) => void,
     readonly signal: AbortSignal | undefined,
-    timeout: number,
-  ) {
-    signal?.addEventListener('abort', this)
-    if (timeout !== Infinity) this.#setTimer(performance.now() + timeout)
+    readonly timeout: number,
+  ) {}
+
+  /** From now on it may be called off. */
+  listen(): void {
+    this.signal?.addEventListener('abort', this)
+    if (this.timeout !== Infinity) this.#setTimer(performance.now() + this.timeout)
   }
 
   #setTimer(deadline: number): void {
@@ -44,9 +52,8 @@ export class Task {
     this.state.withdraw(this, this.signal?.reason)
   }
 
-  /** Nothing of it stays behind, however it ended. */
+  /** Nothing of it stays behind, however it ends. */
   settle(): void {
-    this.queued = false
     clearTimeout(this.#timer)
     this.signal?.removeEventListener('abort', this)
   }
@@ -190,38 +197,69 @@ export class LockState {
     if (this.#first !== undefined) this.#arm()
   }
 
-  /** Gives the lock, which this thread owns, to the first task. */
+  /**
+   * Gives the lock, which this thread owns, to the first task. What can fail (the end of the stack, or of
+   * a vm's time) comes first, the promise included: then the task waits on, and the guard that is out, if
+   * the lock is handed over, has it still.
+   */
   #grant(ownerDied: boolean): void {
     const task = this.#first as Task
-    this.#remove(task)
-    task.resolve(this.#enter(task.locker, ownerDied))
+    const { results } = this.#native
+    if (this.#armed) this.#standDown()
+    const guard = new Guard(this, this.id, ownerDied, results[TOKEN] as number)
+    task.settle()
+    if (results[UNCLAIMED] === 0) throw unanswered(this.id)
+    results[UNCLAIMED] = 0
+    task.resolve(guard)
+    // From here on nothing is called before all is noted.
+    this.token = guard.token
+    this.unrepaired = ownerDied
+    this.ownerLocker = task.locker
+    task.queued = false
+    this.#first = task.next
+    if (task.next === undefined) this.#last = undefined
+    else task.next.previous = undefined
+    task.next = undefined
+    const { waits } = this.segment
+    waits.pending--
+    if (waits.pending === 0) this.#native.keepAlive(false)
   }
 
+  /** As above: a task stands in the queue when all is done for it, or not at all. */
   #append(task: Task): void {
+    const { waits } = this.segment
+    try {
+      task.listen()
+      if (waits.pending === 0) this.#native.keepAlive(true)
+      if (!this.isOwned && !this.#arm()) throw noThread(this.id)
+    } catch (error) {
+      if (waits.pending === 0) this.#native.keepAlive(false)
+      task.settle()
+      throw error
+    }
+    task.queued = true
     task.previous = this.#last
     if (this.#last === undefined) this.#first = task
     else this.#last.next = task
     this.#last = task
-    this.segment.pending(1)
-    if (!this.isOwned) this.#arm()
-  }
-
-  #remove(task: Task): void {
-    task.settle()
-    if (task.previous === undefined) this.#first = task.next
-    else task.previous.next = task.next
-    if (task.next === undefined) this.#last = task.previous
-    else task.next.previous = task.previous
-    task.previous = task.next = undefined
-    this.segment.pending(-1)
-    if (this.#first === undefined && this.#armed) this.#standDown()
+    waits.pending++
   }
 
   /** Takes a task out of the queue, wherever it stands, and rejects it. */
   withdraw(task: Task, reason: unknown): void {
     if (!task.queued) return
-    this.#remove(task)
+    task.settle()
+    task.queued = false
+    if (task.previous === undefined) this.#first = task.next
+    else task.previous.next = task.next
+    if (task.next === undefined) this.#last = task.previous
+    else task.next.previous = task.previous
+    task.previous = task.next = undefined
+    const { waits } = this.segment
+    waits.pending--
     task.reject(reason)
+    if (waits.pending === 0) this.#native.keepAlive(false)
+    if (this.#first === undefined && this.#armed) this.#standDown()
   }
 
   /** The task's time is over: one last try, unless another task of this thread waits ahead. */
@@ -262,9 +300,7 @@ export class LockState {
       this.#standDown()
       return false
     }
-    if (this.#tryForFirst()) return false
-    this.#arm()
-    return this.#armed
+    return !this.#tryForFirst() && this.#arm()
   }
 
   /**
@@ -279,11 +315,13 @@ export class LockState {
     return performance.now() - begun
   }
 
-  #arm(): void {
+  /** False if that cannot be: then nobody waits any more. */
+  #arm(): boolean {
     this.#armed = true
-    if (this.#native.arm(this.segment.handle, this.id)) return
+    if (this.#native.arm(this.segment.handle, this.id)) return true
     this.#armed = false
-    this.#rejectAll(new LockError('ERR_ROBUST_LOCK_NO_MEMORY', `no thread could be started to wait for lock ${this.id}: the process is at a limit`))
+    this.#rejectAll(noThread(this.id))
+    return false
   }
 
   #standDown(): void {

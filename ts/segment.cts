@@ -6,6 +6,8 @@ const LONGEST_WAIT_IN_PLACE = 20
 
 /** A segment as this thread has it: one object, however many managers. It lives as long as the thread. */
 export class Segment {
+  /** How many there are, of all segments; they keep the process alive, and nothing else of ours does. */
+  readonly waits = pendingWaits
   readonly #states = new Map<number, LockState>()
   #warnedStale = false
   #warnedOf = 0
@@ -24,13 +26,6 @@ export class Segment {
 
   states(): Iterable<LockState> {
     return this.#states.values()
-  }
-
-  /** More or fewer pending waits; they keep the process alive, and nothing else of ours does. */
-  pending(change: 1 | -1): void {
-    const before = pendingWaits
-    pendingWaits += change
-    if (before === 0 || pendingWaits === 0) this.native.keepAlive(pendingWaits > 0)
   }
 
   /** Tells once what is wrong: the segment's file is gone from under us, or an owner seems to be lost. */
@@ -56,7 +51,7 @@ export class Segment {
 
 /** By handle. A Worker has its own copy of this module, as it has its own handles. */
 const segments: Segment[] = []
-let pendingWaits = 0
+const pendingWaits = { pending: 0 }
 let lastWaitEnded = 0
 
 /**
