@@ -288,6 +288,40 @@ test('a thread that comes too late for its turn, and finds the lock taken, waits
   await isFree(place)
 })
 
+test('a wait goes on in the context that it began in, and the first one of a thread does not keep it', async () => {
+  const { locker, options } = segment()
+  const guard = locker.lockSync()
+  const worker = new WorkerPeer()
+  await open(worker, options)
+  const found = worker.run(async ({ locker, require, vm, tell }, id) => {
+    const { AsyncLocalStorage } = require('node:async_hooks') as typeof import('node:async_hooks')
+    const storage = new AsyncLocalStorage<object>()
+    // A function of its own: what it has on its stack goes with it.
+    const wait = async (): Promise<[boolean, WeakRef<object>]> => {
+      const request = {}
+      const told = storage.run(request, async () => {
+        const guard = await locker(id).lock()
+        guard.unlock()
+        return storage.getStore() === request
+      })
+      tell('waits')
+      return [await told, new WeakRef(request)]
+    }
+    const [goesOn, request] = await wait()
+    const { setFlagsFromString } = require('node:v8') as typeof import('node:v8')
+    setFlagsFromString('--expose-gc')
+    const gc = vm.runInNewContext('gc') as () => void
+    for (let i = 0; i < 10 && request.deref() !== undefined; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 10))
+      gc()
+    }
+    return { goesOn, isKept: request.deref() !== undefined }
+  }, locker.id)
+  await worker.hears('waits')
+  guard.unlock()
+  assert.equal(await found, { goesOn: true, isKept: false })
+})
+
 test('lockSync of a lock that this thread holds is refused at once', async () => {
   const { locker, manager, options } = segment()
   const others = [locker, manager.retrieveLock(locker.id), openManager(options).retrieveLock(locker.id)]

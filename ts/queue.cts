@@ -230,7 +230,7 @@ export class LockState {
     const { waits } = this.segment
     try {
       task.listen()
-      if (waits.pending === 0) this.#native.keepAlive(true)
+      if (waits.pending === 0) this.segment.stayAlive()
       if (!this.isOwned && !this.#arm()) throw noThread(this.id)
     } catch (error) {
       if (waits.pending === 0) this.#native.keepAlive(false)

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { load, type Native } from './native.cjs'
 import { LockState } from './queue.cjs'
 
@@ -28,6 +29,13 @@ export class Segment {
     return this.#states.values()
   }
 
+  /** For pending waits: the process does not end by itself now. */
+  stayAlive(): void {
+    if (callable) return this.native.keepAlive(true)
+    outside.runInAsyncScope(() => this.native.keepAlive(true))
+    callable = true
+  }
+
   /** Tells once what is wrong: the segment's file is gone from under us, or an owner seems to be lost. */
   warn(): void {
     const trouble = this.native.trouble(this.handle)
@@ -52,6 +60,12 @@ export class Segment {
 /** By handle. A Worker has its own copy of this module, as it has its own handles. */
 const segments: Segment[] = []
 const pendingWaits = { pending: 0 }
+/**
+ * The first wait makes what helpers call, which lasts as long as the thread. Made in the context of that
+ * wait it would keep that, a request's AsyncLocalStorage and all that hangs on it.
+ */
+const outside = new AsyncResource('robust-lock')
+let callable = false
 let lastWaitEnded = 0
 
 /**
