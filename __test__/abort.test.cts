@@ -208,15 +208,37 @@ test('aborts from within an abort, and an unlock from within one', async () => {
   const [one, two] = [new AbortController(), new AbortController()]
   one.signal.addEventListener('abort', () => two.abort('two'))
   two.signal.addEventListener('abort', () => guard.unlock())
-  const first = locker.lock({ signal: one.signal })
+  const first = reasonOf(locker.lock({ signal: one.signal }))
   const second = reasonOf(locker.lock({ signal: two.signal }))
   const third = locker.lock()
+  const { token } = guard
   one.abort('one')
-  // The listeners above come first: the unlock finds both in the queue, and its heir is not called off.
-  ;(await first).unlock()
+  // The listeners above come first: the unlock finds both in the queue still, and neither is its heir.
+  assert.is(await first, 'one')
   assert.is(await second, 'two')
-  ;(await third).unlock()
+  const heir = await third
+  assert.is(heir.token, token + 1)
+  heir.unlock()
+  assert.is(listeners(one.signal), 1)
+  assert.is(listeners(two.signal), 1)
   await isFree(place)
+})
+
+test('a wait whose signal has been aborted is not granted, whoever lets the lock go, and how', async () => {
+  const place = segment()
+  const { locker } = place
+  for (const elsewhere of [false, true]) {
+    const guard = elsewhere ? undefined : locker.lockSync()
+    const holder = elsewhere ? await heldElsewhere(place) : undefined
+    // Made without a listener's call: as its listeners are called one by one, one of them may take long.
+    const signal = Object.assign(new EventTarget(), { aborted: false, reason: 'called off' })
+    const wait = reasonOf(locker.lock({ signal: signal as unknown as AbortSignal }))
+    signal.aborted = true
+    guard?.unlock()
+    if (holder !== undefined) await release(holder, locker.id)
+    assert.is(await within(wait, 'the end of the wait'), 'called off')
+    await isFree(place)
+  }
 })
 
 test('close() rejects what waits through this manager, and nothing else', async () => {

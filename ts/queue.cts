@@ -178,6 +178,7 @@ export class LockState {
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
   release(): void {
     if (this.unrepaired || this.#first !== undefined) {
+      this.#dropAborted()
       this.#releaseAs((this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2))
       return
     }
@@ -262,6 +263,11 @@ export class LockState {
     if (this.#first === undefined && this.#armed) this.#standDown()
   }
 
+  /** A signal calls its listeners in order, and one before ours may be the reason why a task's turn comes. */
+  #dropAborted(): void {
+    for (let task = this.#first; task?.signal?.aborted; task = this.#first) this.withdraw(task, task.signal.reason)
+  }
+
   /** The task's time is over: one last try, unless another task of this thread waits ahead. */
   timedOut(task: Task): void {
     if (!task.queued) return
@@ -276,6 +282,8 @@ export class LockState {
 
   /** One try for the first task; it ends an offer. True if nobody is left to try for. */
   #tryForFirst(): boolean {
+    this.#dropAborted()
+    if (this.#first === undefined) return true
     const verdict = this.#native.tryLock(this.#key)
     if (isAcquired(verdict)) {
       this.#grant(verdict !== undefined)
