@@ -241,6 +241,24 @@ test('a wait whose signal has been aborted is not granted, whoever lets the lock
   }
 })
 
+test('a signal that does not let go of its listener keeps nobody from the lock', async () => {
+  const place = segment()
+  const { locker } = place
+  const holder = await heldElsewhere(place)
+  const broken = {
+    aborted: false,
+    addEventListener(): void {},
+    removeEventListener(): void {
+      throw new Error('broken')
+    },
+  }
+  const waits = [locker.lock({ signal: broken as unknown as AbortSignal }), locker.lock()]
+  const fates = Promise.all(waits.map(async (wait) => (await wait).unlock()))
+  await release(holder, locker.id)
+  await within(fates, 'both of them')
+  await isFree(place)
+})
+
 test('close() rejects what waits through this manager, and nothing else', async () => {
   const place = segment()
   const { locker, options } = place

@@ -55,7 +55,11 @@ export class Task {
   /** Nothing of it stays behind, however it ends. */
   settle(): void {
     clearTimeout(this.#timer)
-    this.signal?.removeEventListener('abort', this)
+    try {
+      this.signal?.removeEventListener('abort', this)
+    } catch {
+      // Anything may pass for a signal; those who wait behind it have done nothing.
+    }
   }
 }
 
