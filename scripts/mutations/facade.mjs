@@ -3,10 +3,10 @@
  * and the test that must fail.
  */
 export const facade = [
-  ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token', 'if (this.token === 0) this.token = guard.token', 'exclusion', '10,000 tasks of one thread, first in, first out'],
-  ['no answer is a yes', 'ts/queue.cts', 'if (results[UNCLAIMED] === 0) throw unanswered(this.id)', '', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
-  ['last in, first out', 'ts/queue.cts', 'const task = this.#first as Task\n    this.#remove(task)\n    task.resolve', 'const task = this.#last as Task\n    this.#remove(task)\n    task.resolve', 'exclusion', '10,000 tasks of one thread, first in, first out'],
-  ['no helper after a failed try for an offer', 'ts/queue.cts', 'if (this.#tryForFirst()) return false\n    this.#arm()', 'if (this.#tryForFirst()) return false', 'waiting', 'a thread that comes too late for its turn, and finds the lock taken, waits again'],
+  ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token\n    this.unrepaired = ownerDied', 'if (this.token === 0) this.token = guard.token\n    this.unrepaired = ownerDied', 'exclusion', '10,000 tasks of one thread, first in, first out'],
+  ['no answer is a yes', 'ts/queue.cts', 'if (results[UNCLAIMED] === 0) throw unanswered(this.id)\n    const guard', 'const guard', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
+  ['last in, first out', 'ts/queue.cts', 'task.previous = this.#last\n    if (this.#last === undefined) this.#first = task\n    else this.#last.next = task\n    this.#last = task', 'task.next = this.#first\n    if (this.#first === undefined) this.#last = task\n    else this.#first.previous = task\n    this.#first = task', 'exclusion', '10,000 tasks of one thread, first in, first out'],
+  ['no helper after a failed try for an offer', 'ts/queue.cts', 'return !this.#tryForFirst() && this.#arm()', 'return !this.#tryForFirst() && false', 'waiting', 'a thread that comes too late for its turn, and finds the lock taken, waits again'],
   ['no stand-down when the queue is empty', 'ts/queue.cts', 'if (this.#first === undefined && this.#armed) this.#standDown()', '', 'abort', 'the place in the queue is gone while the lock is held still, and the helper with it'],
   ['no wait in place', 'ts/segment.cts', 'let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)', 'let budget = 0', 'fairness', 'one whose event loop is late each time gets its turns beside three prompt ones'],
   ['a timeout for each of several', 'ts/several.cts', 'return () => Math.max(deadline - performance.now(), 0)', 'return () => timeout', 'several', 'what the first lock has cost of the timeout is not there for the second'],
@@ -17,7 +17,7 @@ export const facade = [
   ['a long timer clamped to 1 ms', 'ts/queue.cts', 'Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER)', 'Math.max(Math.ceil(left), 1)', 'waiting', 'long timeouts do not fire at once, nor warn'],
   ['no last try of a timeout', 'ts/queue.cts', '|| !this.#tryForFirst()) {', '|| true) {', 'waiting', 'a timeout that is noticed late makes a last try'],
   ['a timeout of 0 overtakes', 'ts/queue.cts', 'if (!this.isOwned && this.#first === undefined) {', 'if (!this.isOwned) {', 'waiting', 'a timeout of 0 does not overtake the tasks of its thread'],
-  ['a pending wait keeps nobody alive', 'ts/queue.cts', 'this.segment.pending(1)', '', 'alive', 'a process with a pending lock() lives until it is granted'],
+  ['a pending wait keeps nobody alive', 'ts/queue.cts', 'if (waits.pending === 0) this.segment.stayAlive()', '', 'alive', 'a process with a pending lock() lives until it is granted'],
   ['released as if it were repaired', 'ts/queue.cts', 'this.#releaseAs((this.unrepaired ? 1 : 0) |', 'this.#releaseAs(0 |', 'owner-died', 'no release takes it away, without markConsistent()'],
   ['a hand-over does not tell', 'ts/queue.cts', 'this.#grant(verdict === OWNER_DIED)', 'this.#grant(false)', 'owner-died', 'handed over inside a thread, the next task is told, until one repairs'],
   ['markConsistent does nothing', 'ts/guard.cts', 'this.#state.unrepaired = false', '', 'owner-died', 'markConsistent() takes effect with the release, by whatever way'],
