@@ -185,7 +185,8 @@ test('the time of a vm script ends in the very slice that brings the lock', asyn
   const { locker } = place
   const peer = new ProcessPeer()
   await open(peer, place.options)
-  const context = createContext({ locker })
+  const scope: { locker: Locker; guard?: Guard | undefined } = { locker }
+  const context = createContext(scope)
   for (let round = 0; round < 5; round++) {
     await take(peer, locker.id)
     const released = peer.run(async ({ guards, tell }, id) => {
@@ -196,10 +197,13 @@ test('the time of a vm script ends in the very slice that brings the lock', asyn
     }, locker.id)
     await peer.hears('soon')
     assert.throws(
-      () => runInContext('locker.lockSync()', context, { timeout: 20 }),
+      () => runInContext('guard = locker.lockSync()', context, { timeout: 20 }),
       (error: NodeJS.ErrnoException) => error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT',
     )
     await released
+    // On a busy machine the end of the script's time may come when it has the guard already: then all is well.
+    scope.guard?.unlock()
+    scope.guard = undefined
     await isWhole(place)
   }
 })
