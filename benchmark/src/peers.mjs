@@ -85,11 +85,15 @@ async function fsNativeExtensions(folder) {
   }
 }
 
+/** Kept from the garbage collector, and no statement is made in passing: a collected one aborts Node 24. */
+const kept = []
+
 async function betterSqlite3(folder) {
   const { default: Database } = await import('better-sqlite3')
   const database = new Database(join(folder, 'sqlite'), { timeout: 60_000 })
-  database.pragma('journal_mode = WAL')
+  database.exec('PRAGMA journal_mode = WAL')
   const [begin, commit] = [database.prepare('BEGIN IMMEDIATE'), database.prepare('COMMIT')]
+  kept.push(database, begin, commit)
   return {
     sync(inside) {
       begin.run()
