@@ -29,6 +29,6 @@ export const facade = [
   ['an arm declines no offer', 'crates/node/src/phase.rs', 'Phase::Offering => self.answer(),\n            Phase::Queued', 'Phase::Offering => Then::Nothing,\n            Phase::Queued', 'phase', 'whatever_happens_somebody_waits_for_the_tasks'],
   ['a helper keeps its gate', 'crates/node/src/helper.rs', 'won.open_gate();', 'std::mem::forget(won);', 'exclusion', '8 processes and a counter in a file, sync and async mixed'],
   ['a helper owns main', 'crates/core/src/slot.rs', "// A real lock and unlock: it keeps the C library's chain of wake-ups whole.\n        self.slot.main.unlock();", '', 'alive', 'a process with a pending lock() lives until it is granted'],
-  ['who is to stop enters', 'crates/core/src/slot.rs', 'if !go_on() {', 'if false {', 'terminate', 'the time of a vm script ends in the very slice that brings the lock'],
+  ['who is to stop enters', 'crates/core/src/slot.rs', 'if !go_on() {', 'if false {', 'terminate', 'a Worker blocked in lockSync is terminated in the very slice that brings the lock: nobody is told'],
   ['what JS took no note of is kept', 'crates/node/src/hot.rs', 'state.release_unclaimed();', '', 'faults', 'a tryLock() that the end of the stack cuts off keeps nothing'],
 ]
