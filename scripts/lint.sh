@@ -12,3 +12,5 @@ cargo clippy -p robust-lock-node --test phase --locked -- -D warnings
 npx tsc -p tsconfig.json --noEmit
 npx tsc -p tsconfig.tools.json --noEmit
 npx oxlint --type-aware --tsconfig tsconfig.tools.json .
+# Whoever moves code sees which mutation has lost its place.
+node scripts/mutations.mjs --places

@@ -2,6 +2,7 @@
 // survives is a missing test; one that no longer applies has lost its place in the code.
 //
 //   node scripts/mutations.mjs [part of a name ...]
+//   node scripts/mutations.mjs --places      only whether each has its place in the code, and its test
 //
 // Those of the facade need one `npm run build` before.
 import { spawnSync } from 'node:child_process'
@@ -9,11 +10,15 @@ import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { core } from './mutations/core.mjs'
-import { facade } from './mutations/facade.mjs'
+import { isOfFacade, misplaced, mutations } from './mutations/index.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const wanted = process.argv.slice(2)
+if (wanted[0] === '--places') {
+  const wrong = mutations.flatMap((mutation) => { const why = misplaced(mutation); return why === undefined ? [] : [`mutation "${mutation[0]}": ${why}`] })
+  if (wrong.length > 0) console.error(wrong.join('\n'))
+  process.exit(wrong.length > 0 ? 1 : 0)
+}
 const copy = mkdtempSync(join(tmpdir(), 'robust-lock-mutations-'))
 const env = { ...process.env, NO_COLOR: '1', CARGO_TARGET_DIR: join(root, 'target', 'mutations') }
 
@@ -44,7 +49,6 @@ function build(script, settings) {
 
 /** Whether a test of a suite passes, which runs alone: one that blocks its thread for good can say nothing. */
 function passesSuite(file, test) {
-  if (!readFileSync(join(root, '__test__', `${file}.test.cts`), 'utf8').includes(test.replace(/^a (process|Worker|tryLock)/, ''))) throw new Error(`there is no test ${test} in ${file}`)
   const { stdout, status } = run(TEST_S, process.execPath, ['scripts/test-ts.mjs', `${file}.test`], { env: { ROBUST_LOCK_TEST_ONLY: test } })
   if (status === 0) return true
   const failed = stdout.split('\n').some((line) => /^\s*FAIL /.test(line) && line.includes(`"${test}"`))
@@ -70,11 +74,6 @@ function prepareFacade() {
 /** What fails without any mutation proves nothing. */
 const unsound = new Set()
 
-/** Rust tests have names, those of the facade have titles. */
-function isOfFacade([, , , , , test]) {
-  return /[A-Z ]/.test(test)
-}
-
 function passes(mutation) {
   const [, path, , , file, test] = mutation
   if (!isOfFacade(mutation)) return passesRust(path.startsWith('crates/node') ? 'robust-lock-node' : 'robust-lock-core', file, test)
@@ -91,7 +90,8 @@ function survival(mutation) {
   const place = join(copy, path)
   const original = readFileSync(place, 'utf8')
   try {
-    if (original.split(from).length !== 2) throw new Error('its place in the code is gone, or not the only one')
+    const wrong = misplaced(mutation)
+    if (wrong !== undefined) throw new Error(wrong)
     writeFileSync(place, original.replace(from, () => to))
     return passes(mutation) ? 'SURVIVES' : null
   } catch (error) {
@@ -102,7 +102,6 @@ function survival(mutation) {
   }
 }
 
-const mutations = [...core.map(([name, file, ...rest]) => [name, `crates/core/src/${file}`, ...rest]), ...facade]
 const chosen = mutations.filter(([name]) => wanted.length === 0 || wanted.some((part) => name.includes(part)))
 let bad = 0
 try {

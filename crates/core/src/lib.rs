@@ -9,6 +9,9 @@ pub mod idmap;
 
 #[cfg(not(loom))]
 #[forbid(unsafe_code)]
+mod check;
+#[cfg(not(loom))]
+#[forbid(unsafe_code)]
 mod error;
 #[cfg(not(loom))]
 #[forbid(unsafe_code)]

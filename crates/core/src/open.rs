@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex as ProcessMutex, PoisonError};
 use std::time::Duration;
 
+use crate::check::{cannot_open, check_file, not_tmpfs};
 use crate::error::{Code, Error, Result};
 use crate::layout::{
     self, ADMIN_AT, CHUNK_BYTES, CHUNK_MAP_AT, CHUNKS, DEFAULT_CAPACITY, EAGER_BYTES, FILE_BYTES,
@@ -204,69 +205,6 @@ fn register(registry: &mut Vec<&'static Segment>, segment: Segment) -> &'static 
     let segment: &'static Segment = Box::leak(Box::new(segment));
     registry.push(segment);
     segment
-}
-
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    let mut refusal = Error::from_os(error, "open", &format!("open {}", path.display()));
-    match error.raw_os_error() {
-        Some(libc::ELOOP) => {
-            refusal.code = Code::Permission;
-            refusal.message = format!(
-                "{} is a symbolic link, which a segment is not; give the path that it leads to",
-                path.display()
-            );
-        }
-        Some(libc::EISDIR | libc::ENXIO) => {
-            refusal.code = Code::Corrupt;
-            refusal.message = not_regular(path);
-        }
-        _ => {}
-    }
-    refusal
-}
-
-/// Who may write to a segment may make every process that maps it write anywhere: the list pointers
-/// of the mutexes live in it. So the file must be its user's alone.
-fn check_file(path: &Path, file: &File, meta: &std::fs::Metadata) -> Result<()> {
-    let shown = path.display();
-    if !meta.is_file() {
-        return Err(Error::new(Code::Corrupt, not_regular(path)));
-    }
-    let refuse = |why: String| Err(Error::new(Code::Permission, format!("{shown} {why}")));
-    let uid = file::effective_uid();
-    if meta.uid() != uid {
-        return refuse(format!(
-            "belongs to user {}, this process is user {uid}; choose another path",
-            meta.uid()
-        ));
-    }
-    if meta.mode() & 0o077 != 0 {
-        let mode = meta.mode() & 0o7777;
-        return refuse(format!("has mode {mode:04o}: others may use it; it must be 0600"));
-    }
-    if meta.nlink() != 1 {
-        return refuse(format!(
-            "has {} hard links, a segment has one; remove the others",
-            meta.nlink()
-        ));
-    }
-    if !file::on_tmpfs(file).map_err(|e| Error::from_os(&e, "fstatfs", "open the segment"))? {
-        return Err(not_tmpfs(path));
-    }
-    Ok(())
-}
-
-fn not_regular(path: &Path) -> String {
-    format!("{} is not a regular file, which a segment is; choose another path", path.display())
-}
-
-fn not_tmpfs(path: &Path) -> Error {
-    let message = format!(
-        "{} is not on a tmpfs (on a disk, pages would be written back and survive a reboot); choose \
-         a folder on one, such as /dev/shm",
-        path.display()
-    );
-    Error::new(Code::NotTmpfs, message)
 }
 
 fn read_header(path: &Path, file: &File) -> Result<Geometry> {

@@ -1,23 +1,26 @@
-//! Opening, creating and adopting segments, and everything that is refused.
+//! Opening, creating and adopting segments, and what they meet. What is no segment: refusals.rs.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod support;
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
-use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions, private_folder};
+use robust_lock_core::{Code, Manager, Mode, OpenOptions};
 use support::faults::deny;
-use support::{Peer, STAMPS_AT, TempSegment, open, options, patch, read, serve, slot_at, until};
+use support::{
+    Peer, STAMPS_AT, TempSegment, code, made_by_a_child, open, options, patch, read, refused,
+    serve, slot_at, until,
+};
 
-/// `open PATH`: "ID created" or the code; `holes PATH`: what comes of holes on a full tmpfs; `chunks PATH`: ids of new chunks until there is no room;
-/// `limit PATH`: opens with a limit on file sizes.
+/// `open PATH`: "ID created" or the code; `holes PATH`: what comes of holes on a full tmpfs; `chunks PATH`:
+/// ids of new chunks until there is no room; `limit PATH`: opens with a limit on file sizes.
 #[test]
 fn child_entry() {
     serve(|words| {
@@ -72,16 +75,6 @@ fn child_entry() {
             _ => panic!("no such command: {words:?}"),
         }
     });
-}
-
-fn refused(path: &Path, mode: Mode) -> Error {
-    let error = Manager::open(&OpenOptions { mode, ..options(path) }).err().expect("a refusal");
-    assert!(error.message.len() > 20, "{error}");
-    error
-}
-
-fn code(path: &Path) -> Code {
-    refused(path, Mode::OpenOrCreate).code
 }
 
 #[test]
@@ -198,109 +191,6 @@ fn ids_in_use_are_taken_from_the_first_instant() {
 }
 
 #[test]
-fn what_is_not_a_segment_is_refused() {
-    let segment = TempSegment::new("corrupt");
-    let path = segment.path();
-    std::fs::write(path, b"").unwrap();
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(code(path), Code::Corrupt);
-    std::fs::write(path, vec![0x5a; 100_000]).unwrap();
-    assert_eq!(code(path), Code::Corrupt);
-    std::fs::remove_file(path).unwrap();
-    std::fs::create_dir(path).unwrap();
-    assert_eq!(code(path), Code::Corrupt);
-    std::fs::remove_dir(path).unwrap();
-    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(code(path), Code::Corrupt);
-    std::fs::remove_file(path).unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(path).unwrap();
-    assert_eq!(code(path), Code::Corrupt);
-}
-
-/// A segment that this process has never opened: what it has open it does not look at again.
-fn made_by_a_child(name: &str) -> TempSegment {
-    let segment = TempSegment::new(name);
-    let answer = Peer::new().ask(&format!("open {}", segment.path().display()));
-    assert_eq!(answer, "0 true");
-    segment
-}
-
-#[test]
-fn a_header_that_differs_is_refused() {
-    for (at, bytes, expected) in [
-        (0, vec![0], Code::Corrupt),
-        (8, 0x0d0c_0b0a_u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (12, 2u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (16, 1u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (24, 16u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (28, 24u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (64, vec![0xff; 48], Code::Incompatible),
-        (192, 0u32.to_ne_bytes().to_vec(), Code::Corrupt),
-    ] {
-        let segment = made_by_a_child("header");
-        patch(segment.path(), at, &bytes);
-        assert_eq!(code(segment.path()), expected, "at {at}");
-    }
-    let segment = made_by_a_child("size");
-    let file = std::fs::OpenOptions::new().write(true).open(segment.path()).unwrap();
-    file.set_len(1 << 20).unwrap();
-    assert_eq!(code(segment.path()), Code::Corrupt);
-}
-
-#[test]
-fn files_that_others_may_use_are_refused() {
-    let segment = made_by_a_child("permission");
-    let path = segment.path();
-    for mode in [0o644, 0o660, 0o606] {
-        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        assert_eq!(code(path), Code::Permission);
-    }
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-    let second = TempSegment::new("link");
-    std::fs::hard_link(path, second.path()).unwrap();
-    assert_eq!(code(path), Code::Permission);
-    std::fs::remove_file(second.path()).unwrap();
-    symlink(path, second.path()).unwrap();
-    assert_eq!(code(second.path()), Code::Permission);
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
-        assert_eq!(code(path), Code::Permission);
-        std::os::unix::fs::chown(path, Some(0), None).unwrap();
-    }
-    Manager::open(&options(path)).unwrap();
-}
-
-#[test]
-fn the_folder_is_checked() {
-    let folder = TempSegment::new("folder");
-    assert_eq!(private_folder(Some(folder.path().to_owned()), true).unwrap(), folder.path());
-    assert_eq!(std::fs::metadata(folder.path()).unwrap().mode() & 0o7777, 0o700);
-    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let refusal = private_folder(Some(folder.path().to_owned()), true).unwrap_err();
-    assert_eq!(refusal.code, Code::Permission);
-    assert!(refusal.message.contains("ROBUST_LOCK_DIR"));
-    let link = TempSegment::new("folder-link");
-    symlink(folder.path(), link.path()).unwrap();
-    assert_eq!(
-        private_folder(Some(link.path().to_owned()), true).unwrap_err().code,
-        Code::Permission
-    );
-}
-
-#[test]
-fn only_a_tmpfs_will_do() {
-    let disk = std::env::current_exe().unwrap().with_extension("segment");
-    if nix::sys::statfs::statfs(disk.parent().unwrap()).unwrap().filesystem_type()
-        == nix::sys::statfs::TMPFS_MAGIC
-    {
-        println!("not run: this build lies on a tmpfs itself");
-        return;
-    }
-    assert_eq!(code(&disk), Code::NotTmpfs);
-    assert!(!disk.exists());
-}
-
-#[test]
 fn a_limit_on_file_sizes_is_no_space() {
     let segment = TempSegment::new("limit");
     let answer = Peer::new().ask(&format!("limit {}", segment.path().display()));
@@ -317,14 +207,6 @@ fn a_limit_on_file_sizes_is_no_space() {
     assert_eq!(answer, Code::NoSpace.as_str());
     assert_eq!(read::<32>(left.path(), STAMPS_AT), [7; 32], "it is as it was");
     assert_eq!(left.manager().available(), 2047);
-}
-
-#[test]
-fn a_path_that_is_too_long_is_out_of_range() {
-    let segment = TempSegment::new(&"x".repeat(256));
-    for mode in [Mode::OpenOrCreate, Mode::Open, Mode::Create] {
-        assert_eq!(refused(segment.path(), mode).code, Code::OutOfRange);
-    }
 }
 
 #[test]

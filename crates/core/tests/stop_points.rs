@@ -15,6 +15,7 @@ mod victim;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,26 @@ fn id_of(outcome: robust_lock_core::Result<Handle>) -> String {
     format!("{:?}", outcome.map(|handle| handle.id))
 }
 
+/// What a victim does that allocates.
+fn allocate(path: &Path) -> String {
+    let manager = open_and_look(path);
+    mark();
+    let outcome = manager.allocate();
+    mark();
+    id_of(outcome)
+}
+
+/// `stop` at every step, in one scene.
+fn at_every_step(what: &str, stop: &mut dyn FnMut(&View, &mut Crew, u64, Way) -> Visit) {
+    let Scene { segment: _segment, view, mut crew } = Scene::new("stops");
+    let (mut stops, begun) = (0, Instant::now());
+    Points::All.visit(&mut |step, way| {
+        stops += 1;
+        stop(&view, &mut crew, step, way)
+    });
+    report(what, stops, begun);
+}
+
 fn generation(view: &View, id: u32) -> u32 {
     u32::from_ne_bytes(view.read(slot_at(id) + 52))
 }
@@ -68,18 +89,9 @@ fn two_that_allocate_at_once_never_get_the_same() {
     if !can_run() {
         return;
     }
-    let Scene { segment: _segment, view, mut crew } = Scene::new("allocate");
-    let (mut stops, begun) = (0, Instant::now());
-    Points::All.visit(&mut |step, way| {
-        stops += 1;
+    at_every_step("an allocation amid another", &mut |view, crew, step, way| {
         let path = crew.path.clone();
-        let body = || {
-            let manager = open_and_look(&path);
-            mark();
-            let outcome = manager.allocate();
-            mark();
-            id_of(outcome)
-        };
+        let body = || allocate(&path);
         let mut other = None;
         let (visit, said) =
             one(step, way, &body, &mut || other = Some(id_in(&crew.checker.ask("allocate"))));
@@ -91,7 +103,6 @@ fn two_that_allocate_at_once_never_get_the_same() {
         }
         visit
     });
-    report("another allocates in the middle of an allocation", stops, begun);
 }
 
 #[test]
@@ -99,18 +110,9 @@ fn a_lock_that_is_taken_and_freed_in_the_middle_of_an_allocation_is_not_handed_o
     if !can_run() {
         return;
     }
-    let Scene { segment: _segment, view, mut crew } = Scene::new("held");
-    let (mut stops, begun) = (0, Instant::now());
-    Points::All.visit(&mut |step, way| {
-        stops += 1;
+    at_every_step("a held lock freed amid an allocation", &mut |view, crew, step, way| {
         let path = crew.path.clone();
-        let body = || {
-            let manager = open_and_look(&path);
-            mark();
-            let outcome = manager.allocate();
-            mark();
-            id_of(outcome)
-        };
+        let body = || allocate(&path);
         let mut held = None;
         let (visit, said) = one(step, way, &body, &mut || {
             let id = id_in(&crew.checker.ask("allocate"));
@@ -126,7 +128,6 @@ fn a_lock_that_is_taken_and_freed_in_the_middle_of_an_allocation_is_not_handed_o
         assert_eq!(crew.checker.ask(&format!("free {}", id_in(&said))), "Ok(())", "step {step}");
         visit
     });
-    report("another holds what it frees in the middle of an allocation", stops, begun);
 }
 
 #[test]
@@ -134,10 +135,7 @@ fn an_allocation_in_the_middle_of_a_free_stays() {
     if !can_run() {
         return;
     }
-    let Scene { segment: _segment, view, mut crew } = Scene::new("free");
-    let (mut stops, begun) = (0, Instant::now());
-    Points::All.visit(&mut |step, way| {
-        stops += 1;
+    at_every_step("an allocation amid a free", &mut |view, crew, step, way| {
         let path = crew.path.clone();
         let body = || {
             let manager = open(&path, None);
@@ -157,7 +155,6 @@ fn an_allocation_in_the_middle_of_a_free_stays() {
         }
         visit
     });
-    report("another allocates in the middle of a free", stops, begun);
 }
 
 /// Where a victim stands in its allocation of id 2.
@@ -175,23 +172,14 @@ fn an_id_that_all_lost_in_the_middle_of_its_allocation_is_the_next_ones() {
     if !can_run() {
         return;
     }
-    let Scene { segment: _segment, view, mut crew } = Scene::new("free-all");
-    let (mut stops, begun) = (0, Instant::now());
     let (mut noticed, mut unnoticed) = (0, 0);
-    Points::All.visit(&mut |step, way| {
-        stops += 1;
+    at_every_step("all freed amid an allocation", &mut |view, crew, step, way| {
         let path = crew.path.clone();
-        let body = || {
-            let manager = open_and_look(&path);
-            mark();
-            let outcome = manager.allocate();
-            mark();
-            id_of(outcome)
-        };
-        let before = generation(&view, 2);
+        let body = || allocate(&path);
+        let before = generation(view, 2);
         let mut meanwhile = None;
         let (visit, said) = one(step, way, &body, &mut || {
-            let stage = match (generation(&view, 2) != before, view.allocated().contains(&2)) {
+            let stage = match (generation(view, 2) != before, view.allocated().contains(&2)) {
                 (true, _) => Stage::Done,
                 (false, true) => Stage::Claimed,
                 (false, false) => Stage::Before,
@@ -218,11 +206,10 @@ fn an_id_that_all_lost_in_the_middle_of_its_allocation_is_the_next_ones() {
     println!(
         "a claim that is lost: {noticed} steps at which it is noticed, {unnoticed} at which not"
     );
-    report("all are freed in the middle of an allocation", stops, begun);
 }
 
 /// A victim that finds lock 0 with the name of the dead, and tries to get it.
-fn try_lock(path: &std::path::Path) -> String {
+fn try_lock(path: &Path) -> String {
     let lock = open(path, None).lock(0).unwrap();
     mark();
     let outcome = lock.try_acquire().map(|acquired| acquired.owner_died);
@@ -238,11 +225,8 @@ fn a_lock_that_has_an_owner_again_is_not_recovered() {
     if !can_run() {
         return;
     }
-    let Scene { segment: _segment, view, mut crew } = Scene::new("again");
-    let (mut stops, begun) = (0, Instant::now());
-    Points::All.visit(&mut |step, way| {
-        stops += 1;
-        crew.lose(&view, 0);
+    at_every_step("a new owner amid a recovery", &mut |view, crew, step, way| {
+        crew.lose(view, 0);
         let path = crew.path.clone();
         let lost = view.look().word;
         let mut held = false;
@@ -250,7 +234,7 @@ fn a_lock_that_has_an_owner_again_is_not_recovered() {
             // Somebody was faster with the recovery, and has the lock now.
             held = view.look().word == lost;
             if held {
-                crew.set_owner(&view, 0, 0);
+                crew.set_owner(view, 0, 0);
                 crew.checker.lock();
             }
         });
@@ -260,10 +244,9 @@ fn a_lock_that_has_an_owner_again_is_not_recovered() {
         } else {
             assert_eq!(said, "Ok(false)", "step {step}");
         }
-        crew.settle(&view, 0, false);
+        crew.settle(view, 0, false);
         visit
     });
-    report("somebody gets the lock in the middle of a recovery", stops, begun);
 }
 
 /// The two looks of a waiter are 10 ms apart or more, so the token moves between them.

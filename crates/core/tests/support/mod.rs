@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use robust_lock_core::{Manager, Mode, OpenOptions};
+use robust_lock_core::{Code, Error, Manager, Mode, OpenOptions};
 
 /// How many times as long as usual anything may take: more than 1 on an emulated machine.
 pub fn patience() -> u32 {
@@ -62,6 +62,17 @@ pub fn options(path: &Path) -> OpenOptions {
 
 pub fn open(path: &Path, capacity: Option<u32>) -> Manager {
     Manager::open(&OpenOptions { capacity, ..options(path) }).unwrap().0
+}
+
+/// The refusal of an open; its message says something.
+pub fn refused(path: &Path, mode: Mode) -> Error {
+    let error = Manager::open(&OpenOptions { mode, ..options(path) }).err().expect("a refusal");
+    assert!(error.message.len() > 20, "{error}");
+    error
+}
+
+pub fn code(path: &Path) -> Code {
+    refused(path, Mode::OpenOrCreate).code
 }
 
 /// A child process that answers lines with lines.
@@ -150,6 +161,15 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A segment that this process has never opened: what it has open it does not look at again. The
+/// child's `open PATH` ends with whether it created it.
+pub fn made_by_a_child(name: &str) -> TempSegment {
+    let segment = TempSegment::new(name);
+    let answer = Peer::new().ask(&format!("open {}", segment.path().display()));
+    assert!(answer.ends_with("true"), "{answer}");
+    segment
 }
 
 /// The child's side: hands each line to `answer`, until the parent is gone.
