@@ -12,7 +12,7 @@ case $sanitizer in
   address)
     # Segments are never given up; and one test ends a process with SIGBUS.
     export ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0
-    tests=(--lib --test damage --test idmap --test model --test opening --test processes --test waits)
+    tests=(--lib --test damage --test idmap --test model --test opening --test processes --test refusals --test waits)
     ;;
   thread)
     # Some calls are made to be refused; and a thread may hold more than the detector of deadlocks can count.
