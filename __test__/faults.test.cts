@@ -54,7 +54,10 @@ test('2,880 locks of one thread that is killed: the kernel loses some, and each 
       { copies, options },
     )
     assert.is(manager.locksHeld().length, 2880)
-    await victim.kill()
+    // By itself, in the middle of its own call: with musl a recursive mutex, of which V8 has some, stands in
+    // the robust list as well while it is held, and would be one of those that the kernel sees to.
+    victim.launch(() => process.kill(process.pid, 'SIGKILL'))
+    await victim.ended
     const lost = lockers.filter(({ id }) => owner(manager.path, id, 'main') !== 0)
     assert.is(lost.length, 2880 - 2048, 'lost by the kernel')
     for (const locker of lockers) {
