@@ -16,6 +16,7 @@ export const NOT_HELD = 8
 export const FORKED = 9
 export const BROKEN = 10
 export const STALE = 12
+export const EARLY = 13
 
 /** Places in `results`. The same stand in crates/node/src/lib.rs. */
 export const TOKEN = 0
@@ -39,6 +40,8 @@ export interface Native extends Operations {
   lockSync(key: number): number | undefined
   /** Blocks the thread, for so many ms at most. */
   lockSyncFor(key: number, timeout: number): number | undefined
+  /** Answers an early offer: blocks the thread until the lock is free, for 0.4 ms at most. */
+  acceptEarly(key: number): number | undefined
   unlock(key: number): number | undefined
   /** Bit 0: the data is not repaired. Bit 1: hand over inside this thread if nobody stands at the gate. */
   unlockAs(key: number, flags: number): number | undefined

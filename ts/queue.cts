@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { BUSY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, UNCLAIMED, refusal, unanswered, type Native } from './native.cjs'
+import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, UNCLAIMED, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -285,10 +285,10 @@ export class LockState {
   }
 
   /** One try for the first task; it ends an offer. True if nobody is left to try for. */
-  #tryForFirst(): boolean {
+  #tryForFirst(early = false): boolean {
     this.#dropAborted()
     if (this.#first === undefined) return true
-    const verdict = this.#native.tryLock(this.#key)
+    const verdict = early ? this.#native.acceptEarly(this.#key) : this.#native.tryLock(this.#key)
     if (isAcquired(verdict)) {
       this.#grant(verdict !== undefined)
       return true
@@ -299,12 +299,13 @@ export class LockState {
   }
 
   /**
-   * The helper has an offer: main is free, and the gate is closed for our sake. Or it had one, and we
-   * have come too late. True if the lock was not to be had, and the helper is on its way again.
+   * The helper has an offer: the gate is closed for our sake, and main is free, or will be soon and may be
+   * waited for (`maySleep`: that is some tenths of a ms). Or it had one, and we have come too late. True if
+   * the lock was not to be had, and the helper is on its way again.
    */
-  offered(instead: number): boolean {
+  offered(instead: number, maySleep: boolean): boolean {
     if (instead === STALE) this.segment.warn()
-    else if (instead !== BUSY) {
+    else if (instead !== BUSY && instead !== EARLY) {
       this.#rejectAll(refusal(this.#native, instead, this.id))
       return false
     }
@@ -312,7 +313,7 @@ export class LockState {
       this.#standDown()
       return false
     }
-    return !this.#tryForFirst() && this.#arm()
+    return !this.#tryForFirst(instead === EARLY && maySleep) && this.#arm()
   }
 
   /**
@@ -323,7 +324,8 @@ export class LockState {
     const { handle } = this.segment
     if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
     const begun = performance.now()
-    if (this.#native.waitForOffer(handle, this.id, patience) && !this.#tryForFirst()) this.#arm()
+    const offer = this.#native.waitForOffer(handle, this.id, patience)
+    if (offer >= 0 && !this.#tryForFirst(offer === EARLY)) this.#arm()
     return performance.now() - begun
   }
 

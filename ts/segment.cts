@@ -83,7 +83,8 @@ function wake(): void {
   // Those that stand go first: none may run out while another lock is waited for in place.
   for (let i = 0; i < offers.length; i += 4) {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
-    if (state?.offered(offers[i + 3] as number) && lateness(i) > 0) late.push(state)
+    // One early offer a turn of the loop is waited for; with more, each would wait for all the others'.
+    if (state?.offered(offers[i + 3] as number, i === 0) && lateness(i) > 0) late.push(state)
     latest = Math.max(latest, lateness(i))
   }
   let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)

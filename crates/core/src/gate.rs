@@ -39,12 +39,12 @@ const MOVING_GATE_SLICE_NS: u64 = 800 * NS_PER_MS;
 const SECOND_LOOK_NS: u64 = 10 * NS_PER_MS;
 
 /// Whom the wait is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
+pub enum Goal<'a> {
     /// This thread, which will own main.
     Own,
-    /// Another thread, to which this one will offer it.
-    Offer,
+    /// Another thread, to which this one will offer it. Called when the gate is this thread's; false ends
+    /// the wait.
+    Offer(&'a mut dyn FnMut() -> bool),
 }
 
 /// Main is this thread's, and so is the gate that it waited behind, if one served.
@@ -231,7 +231,7 @@ enum Suspicion {
 /// deadline, and asks `go_on`.
 pub fn wait(
     lock: &Lock,
-    goal: Goal,
+    mut goal: Goal<'_>,
     deadline: Option<u64>,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Won, Refusal> {
@@ -263,7 +263,7 @@ pub fn wait(
                 Suspicion::GateOpened => mine = true,
                 Suspicion::Advanced => {
                     slices.restart();
-                    if goal == Goal::Own
+                    if matches!(goal, Goal::Own)
                         && let MutexLock::Got { owner_died } = slot.main.try_lock()
                     {
                         return Ok(Won { owner_died, gate: None });
@@ -271,8 +271,16 @@ pub fn wait(
                 }
             }
         }
-        if mine && let Some(won) = waiter.behind(gate, turn)? {
-            return Ok(won);
+        if mine {
+            if let Goal::Offer(early) = &mut goal
+                && !early()
+            {
+                gate.unlock();
+                return Err(Refusal::Stopped);
+            }
+            if let Some(won) = waiter.behind(gate, turn)? {
+                return Ok(won);
+            }
         }
     }
 }

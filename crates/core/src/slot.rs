@@ -201,15 +201,8 @@ impl Lock {
         match waited {
             Ok(won) => {
                 let owner_died = won.owner_died;
-                let quantum = clock::monotonic_ns();
                 won.open_gate();
-                // The wish to stop may have come in the very slice that brought the lock. Nothing that
-                // takes time stands between the answer and the return.
-                if !go_on() {
-                    self.slot.main.unlock();
-                    return Err(Refusal::Stopped);
-                }
-                Ok(THREAD.with(|thread| self.enter(thread, owner_died, quantum)))
+                THREAD.with(|thread| self.enter_if(thread, owner_died, go_on))
             }
             Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
                 Refusal::Busy => Refusal::TimedOut,
@@ -235,13 +228,53 @@ impl Lock {
         }
     }
 
+    /// Waits for main alone, for so long at most: for a thread whose helper keeps the gate closed for it
+    /// (see `wait_for_turn`). `go_on` is asked once it has main, as in `acquire`.
+    pub fn acquire_behind(
+        &self,
+        ns: u64,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Acquired, Refusal> {
+        THREAD.with(|thread| {
+            thread.check()?;
+            match self.slot.main.lock_for(ns) {
+                MutexLock::Got { owner_died } => self.enter_if(thread, owner_died, go_on),
+                MutexLock::Busy => Err(Refusal::Busy),
+                MutexLock::Own => Err(Refusal::Own),
+                MutexLock::Broken(errno) => Err(Refusal::Broken(errno)),
+            }
+        })
+    }
+
+    /// Main is this thread's, after a wait. The wish to stop may have come in the very slice that brought
+    /// it. Nothing that takes time stands between the answer and the return.
+    fn enter_if(
+        &self,
+        thread: &Thread,
+        owner_died: bool,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Acquired, Refusal> {
+        let quantum = clock::monotonic_ns();
+        if !go_on() {
+            self.slot.main.unlock();
+            return Err(Refusal::Stopped);
+        }
+        Ok(self.enter(thread, owner_died, quantum))
+    }
+
     /// A helper thread's wait: until it is this thread's turn and the lock is free, which it then
-    /// leaves to the thread that it waits for, behind the gate that it keeps closed.
-    pub fn wait_for_turn(&self, go_on: &mut dyn FnMut() -> bool) -> Result<gate::Won, Refusal> {
+    /// leaves to the thread that it waits for, behind the gate that it keeps closed. `early` is called
+    /// when the gate is this thread's, before it waits for main: that thread may wait for it itself
+    /// meanwhile. False ends this wait: it has the lock, or does not want it.
+    pub fn wait_for_turn(
+        &self,
+        go_on: &mut dyn FnMut() -> bool,
+        early: &mut dyn FnMut() -> bool,
+    ) -> Result<gate::Won, Refusal> {
         if mutex::forked() {
             return Err(Refusal::Forked);
         }
-        let won = gate::wait(self, gate::Goal::Offer, None, go_on)?;
+        let won = gate::wait(self, gate::Goal::Offer(early), None, go_on)?;
         // Whoever had main before does not come back past this offer.
         let offers = self.slot.offers.load(Ordering::Relaxed).wrapping_add(1);
         self.slot.offers.store(offers, Ordering::Relaxed);

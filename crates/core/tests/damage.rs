@@ -400,7 +400,7 @@ fn use_lock(lock: &Lock) {
         lock.release(true).unwrap();
     }
     if !lock.is_held()
-        && let Ok(won) = lock.wait_for_turn(&mut || false)
+        && let Ok(won) = lock.wait_for_turn(&mut || false, &mut || true)
     {
         won.open_gate();
     }

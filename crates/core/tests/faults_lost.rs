@@ -44,7 +44,10 @@ fn child_entry() {
                 let waited = lock().acquire(Some(300.0), &mut || true);
                 return waited.map_or_else(|refusal| format!("{refusal:?}"), |_| "got".to_owned());
             }
-            "gate" => drop(turns.insert(number, lock().wait_for_turn(&mut || true).ok().unwrap())),
+            "gate" => drop(
+                turns
+                    .insert(number, lock().wait_for_turn(&mut || true, &mut || true).ok().unwrap()),
+            ),
             "raw" => (0..number).for_each(|_| lock_a_mutex_of_its_own()),
             "grow" => {
                 let manager = manager.unwrap();

@@ -38,7 +38,7 @@ fn child_entry() {
                 let acquired = lock().acquire(Some(60_000.0), &mut || true).unwrap();
                 return format!("got {}", acquired.owner_died);
             }
-            "gate" => turns.push(lock().wait_for_turn(&mut || true).ok().unwrap()),
+            "gate" => turns.push(lock().wait_for_turn(&mut || true, &mut || true).ok().unwrap()),
             "crew" => crew = (0..3).map(|_| Peer::new()).collect(),
             "open-all" => {
                 let opened = format!("open {}", words[1]);

@@ -219,7 +219,7 @@ fn killed_anywhere_in_a_hand_over() {
 /// A helper's turn: the gate and main, main given back, the gate kept, and opened.
 fn turn(_: Manager, lock: Lock) {
     mark();
-    lock.wait_for_turn(&mut || true).ok().unwrap().open_gate();
+    lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap().open_gate();
     mark();
 }
 

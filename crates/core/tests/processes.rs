@@ -34,7 +34,7 @@ fn child_entry() {
             "try" => told(lock().try_acquire()),
             "release" => format!("{:?}", lock().release(words[2] == "keep")),
             "turn" => {
-                turns.insert(id, lock().wait_for_turn(&mut || true).ok().unwrap());
+                turns.insert(id, lock().wait_for_turn(&mut || true, &mut || true).ok().unwrap());
                 "my turn".to_owned()
             }
             "hold" => {
@@ -328,7 +328,7 @@ fn a_wait_can_be_stopped_and_ends_in_time() {
     assert_eq!(lock.acquire(Some(0.0), &mut || true), Err(Refusal::TimedOut));
     assert_eq!(lock.acquire(Some(30.0), &mut || true), Err(Refusal::TimedOut));
     assert_eq!(lock.acquire(None, &mut || false), Err(Refusal::Stopped));
-    assert!(lock.wait_for_turn(&mut || false).is_err());
+    assert!(lock.wait_for_turn(&mut || false, &mut || true).is_err());
     assert!(!is_waited_for(segment.path()), "no gate is left closed");
     assert_eq!(lock.release(false), Err(Refusal::NotHeld));
     holder.ask("release 0 clear");

@@ -123,8 +123,9 @@ fn a_wait_that_is_stopped_leaves_its_gate_open() {
             until("it stands at the gate", || place.gate_owner(0) != 0);
             stop.store(true, Ordering::Relaxed);
             assert_eq!(waiter.join().unwrap(), (Err(Refusal::Stopped), 0));
-            let helper = scope
-                .spawn(move || (lock.wait_for_turn(&mut || false).is_err(), gate_owner(path, 0)));
+            let helper = scope.spawn(move || {
+                (lock.wait_for_turn(&mut || false, &mut || true).is_err(), gate_owner(path, 0))
+            });
             assert_eq!(helper.join().unwrap(), (true, 0));
         }
         place.lock.release(false).unwrap();
@@ -132,9 +133,51 @@ fn a_wait_that_is_stopped_leaves_its_gate_open() {
 }
 
 #[test]
+fn behind_its_helpers_gate_a_thread_waits_for_main_itself() {
+    let place = Place::new("early");
+    let (lock, path) = (place.lock, place.segment.path());
+    let accepted = AtomicBool::new(false);
+    lock.acquire(None, &mut || true).unwrap();
+    std::thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            // The gate is this thread's, and closed until it is told that the other one has main.
+            let mut early = || {
+                until("it is accepted", || accepted.load(Ordering::Acquire));
+                false
+            };
+            let waited = lock.wait_for_turn(&mut || true, &mut early);
+            (waited.err(), gate_owner(path, 0))
+        });
+        until("the helper has the gate", || place.gate_owner(0) != 0);
+        let waiter = scope.spawn(move || {
+            // Who is to stop has waited, and does not enter.
+            let stopped = lock.acquire_behind(60_000_000_000, &mut || false);
+            let entered = lock.acquire_behind(60_000_000_000, &mut || true).unwrap();
+            let closed = gate_owner(path, 0) != 0;
+            lock.release(false).unwrap();
+            (stopped, entered, closed)
+        });
+        let main_at = slot_at(0) + support::word_offset(path);
+        // The mark of those who sleep on the word.
+        until("it waits", || u32::from_ne_bytes(read(path, main_at)) & 0x8000_0000 != 0);
+        lock.release(false).unwrap();
+        let (stopped, entered, closed) = waiter.join().unwrap();
+        assert_eq!(stopped, Err(Refusal::Stopped));
+        assert!(!entered.owner_died && closed);
+        accepted.store(true, Ordering::Release);
+        assert_eq!(helper.join().unwrap(), (Some(Refusal::Stopped), 0));
+        // Not for longer than it was told.
+        lock.acquire(None, &mut || true).unwrap();
+        let late = scope.spawn(move || lock.acquire_behind(1_000_000, &mut || true));
+        assert_eq!(late.join().unwrap(), Err(Refusal::Busy));
+        lock.release(false).unwrap();
+    });
+}
+
+#[test]
 fn a_helpers_turn_keeps_the_gate_and_leaves_main() {
     let place = Place::new("helper");
-    let won = place.lock.wait_for_turn(&mut || true).ok().unwrap();
+    let won = place.lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
     assert_ne!(place.gate_owner(0), 0);
     assert!(!place.lock.is_held());
     // The thread that it waits for takes main past the gate.
@@ -211,11 +254,11 @@ fn nobody_comes_back_past_an_offer() {
         scope.spawn(|| {
             for at in (0..ROUNDS).map(|i| i * 4) {
                 reach(at);
-                let won = lock.wait_for_turn(&mut || true).ok().unwrap();
+                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
                 round.store(at + 1, Ordering::Release);
                 reach(at + 2);
                 won.open_gate();
-                let won = lock.wait_for_turn(&mut || true).ok().unwrap();
+                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
                 round.store(at + 3, Ordering::Release);
                 reach(at + 4);
                 won.open_gate();
@@ -283,7 +326,7 @@ fn nobody_sleeps_on_a_lock_that_became_free_without_a_wake_up() {
             let lock = place.lock;
             let waiter = std::thread::spawn(move || {
                 if helper {
-                    lock.wait_for_turn(&mut || true).ok().unwrap().open_gate();
+                    lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap().open_gate();
                 } else {
                     take(lock);
                 }

@@ -25,6 +25,11 @@ const STINT_NS: u64 = 1_000_000_000;
 /// How long an offer stands: halved by each miss, doubled by each hit.
 const MOST_PATIENCE: Duration = Duration::from_millis(5);
 const LEAST_PATIENCE: Duration = Duration::from_micros(300);
+/// Who had main this soon after it had the gate gets an early offer the next time: holds are short, and
+/// the JS thread may as well wait for main itself.
+const SOON_NS: u64 = 400_000;
+/// How long an early offer stands, and how long the JS thread waits for main then.
+pub(crate) const EARLY_PATIENCE: Duration = Duration::from_micros(400);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -34,6 +39,12 @@ struct State {
     phases: Phases,
     patience: Duration,
     offered_ns: u64,
+    /// The offer that stands, or stood, is an early one: main was not free yet.
+    early: bool,
+    /// When this helper had the gate.
+    behind_ns: u64,
+    /// The last turn came soon after it, and JS was there.
+    soon: bool,
     failure: Option<Refusal>,
     /// The segment's file is deleted; None once JS has been told.
     stale: Option<bool>,
@@ -63,6 +74,9 @@ pub(crate) fn waiter(state: &EnvState, segment: u32, id: u32) -> Option<Arc<Wait
                 phases: Phases::new(),
                 patience: MOST_PATIENCE,
                 offered_ns: 0,
+                early: false,
+                behind_ns: 0,
+                soon: false,
                 failure: None,
                 stale: Some(false),
             }),
@@ -105,7 +119,8 @@ impl Waiter {
         self.lock.looks_free()
     }
 
-    pub(crate) fn wait_for_offer(&self, patience: Duration) -> bool {
+    /// Until there is an offer: the verdict that says of which kind it is, or none.
+    pub(crate) fn wait_for_offer(&self, patience: Duration) -> Option<u32> {
         let pending = |state: &mut State| !state.phases.is_offering() && state.phases.is_armed();
         let state = locked(&self.state);
         let waited = self.changed.wait_timeout_while(state, patience, pending);
@@ -115,7 +130,7 @@ impl Waiter {
             // Taken here; the call that announces it will find nothing.
             locked(&self.inbox.offers).retain(|offer| !ptr::eq(&**offer, self));
         }
-        offered
+        offered.then_some(if state.early { verdict::EARLY } else { verdict::BUSY })
     }
 
     fn has_ended(&self) -> bool {
@@ -147,7 +162,8 @@ impl Waiter {
                 }
                 Next::Wait => {}
             }
-            match self.lock.wait_for_turn(&mut || self.is_wanted() && !others_wait()) {
+            let mut go_on = || self.is_wanted() && !others_wait();
+            match self.lock.wait_for_turn(&mut go_on, &mut || self.offer_early()) {
                 Ok(won) => {
                     let still_ours = self.offer();
                     won.open_gate();
@@ -166,27 +182,54 @@ impl Waiter {
         }
     }
 
-    /// Calls JS and waits for its answer, with main free and the gate ours. False: nobody came, and
-    /// this waiter is not this helper's any more; a new one may serve it already.
-    fn offer(self: &Arc<Self>) -> bool {
-        let mut state = locked(&self.state);
+    /// Calls JS, with the gate ours, and waits for its answer. None: nobody wants the lock.
+    fn call<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        early: bool,
+    ) -> Option<MutexGuard<'a, State>> {
         if !state.phases.offer(self.has_ended()) {
-            return true;
+            return None;
         }
         state.offered_ns = monotonic_ns();
+        state.early = early;
         self.changed.notify_all();
         self.inbox.post(Arc::clone(self));
-        let patience = state.patience;
+        let patience = if early { EARLY_PATIENCE } else { state.patience };
         let standing = |state: &mut State| state.phases.is_offering();
         let waited = self.changed.wait_timeout_while(state, patience, standing);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Some(waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Main is free. False: nobody came, and this waiter is not this helper's any more; a new one may
+    /// serve it already.
+    fn offer(self: &Arc<Self>) -> bool {
+        let mut state = locked(&self.state);
+        let soon = monotonic_ns().saturating_sub(state.behind_ns) < SOON_NS;
+        state.soon = false;
+        let Some(mut state) = self.call(state, false) else { return true };
         let answered = state.phases.was_answered();
+        state.soon = answered && soon;
         state.patience = if answered {
-            (patience * 2).min(MOST_PATIENCE)
+            (state.patience * 2).min(MOST_PATIENCE)
         } else {
-            (patience / 2).max(LEAST_PATIENCE)
+            (state.patience / 2).max(LEAST_PATIENCE)
         };
         answered
+    }
+
+    /// The gate is ours, and main soon free, if this goes on as before: JS comes meanwhile, and waits for
+    /// main itself. That saves the second of two threads that would have to wake up in a row. False: JS
+    /// has the lock, or wants it no more.
+    fn offer_early(self: &Arc<Self>) -> bool {
+        let mut state = locked(&self.state);
+        state.behind_ns = monotonic_ns();
+        if !state.soon {
+            return true;
+        }
+        let Some(mut state) = self.call(state, true) else { return false };
+        state.soon = !state.phases.end_early();
+        !state.soon
     }
 }
 
@@ -309,8 +352,11 @@ pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
         let mut late_ns = now.saturating_sub(state.offered_ns);
         if state.phases.is_offering() {
             late_ns = 0;
+            if instead == 0 && state.early {
+                instead = verdict::EARLY;
+            }
         }
-        if instead == 0 && state.stale == Some(true) {
+        if state.stale == Some(true) && matches!(instead, 0 | verdict::EARLY) {
             state.stale = None;
             (instead, late_ns) = (verdict::STALE, 0);
         }

@@ -9,6 +9,7 @@ use std::ptr;
 use napi::sys;
 use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
+use crate::helper::EARLY_PATIENCE;
 use crate::{Answer, EnvState, check};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
@@ -29,6 +30,8 @@ pub(crate) mod verdict {
     pub const NO_SUCH_LOCK: u32 = 11;
     /// No verdict on a lock: its helper has seen something that is to be warned of.
     pub const STALE: u32 = 12;
+    /// Nor this: its helper's offer is an early one.
+    pub const EARLY: u32 = 13;
 }
 
 pub(crate) fn refused(state: &EnvState, refusal: Refusal) -> u32 {
@@ -167,6 +170,18 @@ unsafe extern "C" fn lock_sync_for(
     })
 }
 
+/// acceptEarly(key): verdict. Waits for main while this thread's helper keeps the gate closed, no longer
+/// than such an offer stands.
+unsafe extern "C" fn accept_early(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    with_lock(env, info, 1, |state, lock, key, _| {
+        let ns = EARLY_PATIENCE.as_nanos() as u64;
+        tell(state, key, lock.acquire_behind(ns, &mut || call_into_js(env, state)))
+    })
+}
+
 /// Stands this thread's helper for the lock down meanwhile. If the lock is not got, the helper is sent
 /// again from here: the end of a vm's time or of a Worker lets no more JS run, not even a `finally`.
 fn block(
@@ -264,11 +279,12 @@ pub(crate) fn register(
     exports: sys::napi_value,
     state: *mut EnvState,
 ) -> napi::Result<()> {
-    let functions: [(&CStr, Callback); 7] = [
+    let functions: [(&CStr, Callback); 8] = [
         (c"tryLock", try_lock),
         (c"tryInTurn", try_in_turn),
         (c"lockSync", lock_sync),
         (c"lockSyncFor", lock_sync_for),
+        (c"acceptEarly", accept_early),
         (c"unlock", unlock),
         (c"unlockAs", unlock_as),
         (c"start", start),

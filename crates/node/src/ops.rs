@@ -184,19 +184,21 @@ pub fn stand_down(env: Env, segment: u32, id: u32) -> napi::Result<()> {
 }
 
 /// The offers made since the last call, four numbers each: segment, id, by how many ms this call is
-/// late for it (0: it stands), and 0 or what it is instead: the verdict with which a helper failed, or
-/// that it saw the segment's file deleted.
+/// late for it (0: it stands), and 0 or what it is instead: the verdict with which a helper failed, that
+/// it saw the segment's file deleted, or that main is not free yet.
 #[napi]
 pub fn take_offers(env: Env) -> napi::Result<Vec<f64>> {
     Ok(helper::take_offers(state(&env)?))
 }
 
-/// Blocks the thread until the armed helper has an offer, for `ms` at most.
+/// Blocks the thread until the armed helper has an offer, for `ms` at most. Its kind, as `takeOffers` says
+/// it, or -1.
 #[napi]
-pub fn wait_for_offer(env: Env, segment: u32, id: u32, ms: f64) -> napi::Result<bool> {
+pub fn wait_for_offer(env: Env, segment: u32, id: u32, ms: f64) -> napi::Result<i32> {
     let patience = Duration::from_micros((ms * 1e3) as u64);
     let waiters = state(&env)?.waiters.borrow();
-    Ok(waiters.get(&(segment, id)).is_some_and(|waiter| waiter.wait_for_offer(patience)))
+    let offer = waiters.get(&(segment, id)).and_then(|waiter| waiter.wait_for_offer(patience));
+    Ok(offer.map_or(-1, |kind| kind as i32))
 }
 
 /// Whether pending waits keep the process alive.

@@ -5,11 +5,14 @@
 //!   phase      what happens                          moved by
 //!   Idle       nobody serves it                      arm → Queued
 //!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
-//!   Waiting    a helper is on the slow path          its turn, armed → Offering; not armed → Idle;
+//!   Waiting    a helper is on the slow path          its turn, or soon, armed → Offering; not armed → Idle;
 //!                                                    others wait for a helper → Queued
-//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered;
-//!              main is free, JS has been called      patience over → Idle, the gate is opened
+//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered; patience over:
+//!              JS has been called. Main is free,     main was free → Idle, the gate is opened;
+//!              or (an early offer) will soon be      an early one → Waiting, behind the gate
 //!   Answered   the helper is about to open the gate  armed → Waiting; not armed → Idle
+//!              (after an early offer it keeps it
+//!              while it is armed)
 //! ```
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +93,7 @@ impl Phases {
         Then::Wake
     }
 
-    /// The helper has its turn. False: nobody wants it any more.
+    /// The helper has its turn, or is the next one. False: nobody wants it any more.
     pub fn offer(&mut self, ended: bool) -> bool {
         if ended || !self.armed {
             return false;
@@ -107,6 +110,15 @@ impl Phases {
             return false;
         }
         true
+    }
+
+    /// An early offer has been answered, or its time is over. True: the lock is to be waited for still. If
+    /// not, it is answered, and `next` comes.
+    pub fn end_early(&mut self) -> bool {
+        if self.armed {
+            self.phase = Phase::Waiting;
+        }
+        self.armed
     }
 
     /// Before each wait, the first one too. `ended`: the environment is no more.

@@ -26,6 +26,7 @@ enum Helper {
     Begins,
     AtGate,
     BehindGate,
+    OffersEarly,
     HasMain,
     HasTurn,
     Offers,
@@ -42,6 +43,8 @@ enum Js {
         wanted: bool,
     },
     WaitsInPlace,
+    /// Waits for main itself, as an early offer let it.
+    AcceptsEarly,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -194,7 +197,9 @@ impl World {
                             if w.tasks == 0 || w.owns() {
                                 return w.stand_down();
                             }
-                            if !w.try_for_first() {
+                            if w.phases.is_offering() && !late {
+                                w.js = Js::AcceptsEarly;
+                            } else if !w.try_for_first() {
                                 w.arm();
                                 if late {
                                     w.js = Js::WaitsInPlace;
@@ -224,6 +229,12 @@ impl World {
                     });
                 }
             }
+            Js::AcceptsEarly => then("it had main, or not in time", &|w| {
+                w.js = Js::Runs;
+                if !w.try_for_first() {
+                    w.arm();
+                }
+            }),
             Js::WaitsInPlace => {
                 then("the wait in place is over", &|w| {
                     w.js = Js::Runs;
@@ -278,8 +289,20 @@ impl World {
                         w.gate = mine;
                         Helper::BehindGate
                     });
+                    then("it has the gate, and offers early", &|w| {
+                        w.gate = mine;
+                        if !w.phases.offer(false) {
+                            return Helper::Opens;
+                        }
+                        w.posted = true;
+                        w.called = true;
+                        Helper::OffersEarly
+                    });
                 }
             }
+            Helper::OffersEarly => then("it wakes, or the early offer's time is over", &|w| {
+                if w.phases.end_early() { Helper::BehindGate } else { Helper::Opens }
+            }),
             Helper::BehindGate => {
                 then("a slice on main goes by, others wait", &|w| {
                     w.gate = Holder::Nobody;
@@ -351,10 +374,15 @@ impl World {
         if self.helpers[2] != Helper::None {
             return Some("a third helper");
         }
+        let offers = |helper: &Helper| matches!(helper, Helper::Offers | Helper::OffersEarly);
+        if self.phases.is_offering() && !self.helpers.iter().any(offers) {
+            return Some("an offer stands that nobody makes");
+        }
         if self.posted && !self.called {
             return Some("an offer that nobody will take");
         }
-        if waits && !matches!(self.js, Js::Blocks { .. }) && !served && !told {
+        let busy = matches!(self.js, Js::Blocks { .. } | Js::AcceptsEarly);
+        if waits && !busy && !served && !told {
             return Some("tasks wait, and nobody waits for them");
         }
         if self.owns() && self.phases.is_armed() {

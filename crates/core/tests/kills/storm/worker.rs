@@ -177,7 +177,7 @@ impl Worker {
         let (offer, offers) = channel();
         let (answer, answers) = channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(move || match waited.wait_for_turn(&mut || true) {
+            scope.spawn(move || match waited.wait_for_turn(&mut || true, &mut || true) {
                 Ok(won) => {
                     let _ = offer.send(None);
                     let _ = answers.recv_timeout(Duration::from_millis(5));
