@@ -2,7 +2,7 @@
 import { resolve } from 'node:path'
 import { LockError, checkInteger, checkOptions, invalidType, outOfRange } from './errors.cjs'
 import { Locker, type LockOptions, type Pool, type WaitOptions } from './locker.cjs'
-import { TOKEN, lastError } from './native.cjs'
+import { CREATED, lastError } from './native.cjs'
 import { type MultiGuard, inOrder, lockAll, lockAllSync } from './several.cjs'
 import { nativeModule, segmentOf, warnOfAny, type Segment } from './segment.cjs'
 
@@ -84,7 +84,7 @@ export function openManager(options: OpenOptions): Manager {
   if (file == null) throw lastError(native)
   const handle = native.open(file, MODES.indexOf(mode), capacity, inUse)
   if (handle < 0) throw lastError(native)
-  const created = native.results[TOKEN] === 1
+  const created = native.results[CREATED] === 1
   warnOfAny()
   return new Manager(segmentOf(native, handle, file), file, created)
 }

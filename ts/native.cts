@@ -4,7 +4,7 @@ import { loadModule } from './loader.cjs'
 
 /**
  * What a call to the lock came to, unless all is well: then it is undefined, and if it has acquired the
- * lock there is word of it in `results`. The same numbers stand in crates/node/src/hot.rs.
+ * lock its token is in `results`. The same numbers stand in crates/node/src/hot.rs.
  */
 export const BUSY = 0
 export const HANDED_OVER = 1
@@ -19,11 +19,12 @@ export const STALE = 12
 export const EARLY = 13
 
 /** Places in `results`. The same stand in crates/node/src/lib.rs. */
+/** Not 0: the token of an acquisition. To be set to 0 when note of it is taken; if it is not, the next call lets go of it. */
 export const TOKEN = 0
 export const ERRNO = 1
+/** In the same place: what `open` tells. */
+export const CREATED = 1
 export const STALE_SEEN = 2
-/** Not 0: an acquisition that is to be taken note of. If it is not, the next call lets go of it. */
-export const UNCLAIMED = 3
 
 type Operations = Pick<typeof Binding, { [K in keyof typeof Binding]: (typeof Binding)[K] extends (...args: never[]) => unknown ? K : never }[keyof typeof Binding]>
 

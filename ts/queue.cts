@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, UNCLAIMED, refusal, unanswered, type Native } from './native.cjs'
+import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -165,9 +165,10 @@ export class LockState {
   #enter(locker: Locker, ownerDied: boolean): Guard {
     if (this.#armed) this.#standDown()
     const { results } = this.#native
-    // Every acquisition leaves word of itself: no answer at all must not pass for "all is well".
-    if (results[UNCLAIMED] === 0) throw unanswered(this.id)
-    const guard = new Guard(this, this.id, ownerDied, results[TOKEN] as number)
+    const token = results[TOKEN] as number
+    // No answer at all must not pass for "all is well".
+    if (token === 0) throw unanswered(this.id)
+    const guard = new Guard(this, this.id, ownerDied, token)
     // Not the guard itself: a new object in an old one costs a write barrier and a mark for the garbage
     // collector. And read from the guard: so the compiler knows what it is, and that `Promise.resolve`
     // need not look for a `then`.
@@ -175,7 +176,7 @@ export class LockState {
     this.unrepaired = guard.ownerDied
     if (this.ownerLocker !== locker) this.ownerLocker = locker
     // From the new guard on nothing is called, so nothing can fail.
-    results[UNCLAIMED] = 0
+    results[TOKEN] = 0
     return guard
   }
 
@@ -213,8 +214,8 @@ export class LockState {
     if (this.#armed) this.#standDown()
     const guard = new Guard(this, this.id, ownerDied, results[TOKEN] as number)
     task.settle()
-    if (results[UNCLAIMED] === 0) throw unanswered(this.id)
-    results[UNCLAIMED] = 0
+    if (guard.token === 0) throw unanswered(this.id)
+    results[TOKEN] = 0
     task.resolve(guard)
     // From here on nothing is called before all is noted.
     this.token = guard.token

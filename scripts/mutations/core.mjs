@@ -33,7 +33,7 @@ export const core = [
   ['dirty written before main is got', 'slot.rs', 'match self.slot.main.try_lock() {', '{ self.slot.dirty.store(DIRTY | self.slot.generation.load(Ordering::Relaxed), Ordering::Release); } match self.slot.main.try_lock() {', 'kill_points', 'killed_anywhere_in_lock'],
   ['dirty cleared after releasing', 'slot.rs', 'self.leave(keep_dirty);\n            self.slot.main.unlock();', 'self.slot.main.unlock();\n            self.leave(keep_dirty);', 'kill_points', 'killed_anywhere_in_unlock'],
   ['dirty cleared as soon as it is seen', 'slot.rs', 'let owner_died = slot.dirty.load(Ordering::Relaxed) == mark;', 'let owner_died = slot.dirty.swap(0, Ordering::Relaxed) == mark;', 'kill_points', 'killed_anywhere_in_lock_after_a_death'],
-  ['token not advanced', 'slot.rs', 'let token = slot.token.load(Ordering::Relaxed).wrapping_add(1);', 'let token = slot.token.load(Ordering::Relaxed);', 'kill_points', 'killed_anywhere_in_unlock'],
+  ['token not advanced', 'slot.rs', 'wrapping_add(1).max(1);', 'max(1);', 'kill_points', 'killed_anywhere_in_unlock'],
   ['anybody may release', 'slot.rs', 'if self.slot.main.owner() == thread.tid() { Ok(()) }', 'if true { Ok(()) }', 'processes', 'a_wait_can_be_stopped_and_ends_in_time'],
   ['handed over past those at the gate', 'slot.rs', 'self.check_mine(thread)?;\n            let quantum = thread.quantum(self.slot).ok_or(Refusal::Busy)?;', 'self.check_mine(thread)?;\n            let quantum = 0;', 'waits', 'a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate'],
   ['a try in turn goes past a closed gate', 'slot.rs', 'if gate::is_open(slot) { Some(0) }', 'if true { Some(0) }', 'processes', 'a_death_outside_the_section_is_no_alarm'],

@@ -4,7 +4,7 @@
  */
 export const facade = [
   ['hand-over without a new record', 'ts/queue.cts', 'this.token = guard.token\n    this.unrepaired = ownerDied', 'if (this.token === 0) this.token = guard.token\n    this.unrepaired = ownerDied', 'exclusion', '10,000 tasks of one thread, first in, first out'],
-  ['no answer is a yes', 'ts/queue.cts', 'if (results[UNCLAIMED] === 0) throw unanswered(this.id)\n    const guard', 'const guard', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
+  ['no answer is a yes', 'ts/queue.cts', 'if (token === 0) throw unanswered(this.id)\n    const guard', 'const guard', 'exclusion', 'a native call that comes back without an answer acquires nothing'],
   ['last in, first out', 'ts/queue.cts', 'task.previous = this.#last\n    if (this.#last === undefined) this.#first = task\n    else this.#last.next = task\n    this.#last = task', 'task.next = this.#first\n    if (this.#first === undefined) this.#last = task\n    else this.#first.previous = task\n    this.#first = task', 'exclusion', '10,000 tasks of one thread, first in, first out'],
   ['no helper after a failed try for an offer', 'ts/queue.cts', 'return !this.#tryForFirst(instead === EARLY && maySleep) && this.#arm()', 'return !this.#tryForFirst(instead === EARLY && maySleep) && false', 'waiting', 'a thread that comes too late for its turn, and finds the lock taken, waits again'],
   ['no stand-down when the queue is empty', 'ts/queue.cts', 'if (this.#first === undefined && this.#armed) this.#standDown()', '', 'abort', 'the place in the queue is gone while the lock is held still, and the helper with it'],

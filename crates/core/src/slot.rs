@@ -313,8 +313,8 @@ impl Lock {
         let mark = DIRTY | slot.generation.load(Ordering::Relaxed);
         let owner_died = slot.dirty.load(Ordering::Relaxed) == mark;
         slot.dirty.store(mark, Ordering::Release);
-        // Damaged words may be anything: they are counted on from.
-        let token = slot.token.load(Ordering::Relaxed).wrapping_add(1);
+        // Damaged words may be anything: they are counted on from. 0 is no token.
+        let token = slot.token.load(Ordering::Relaxed).wrapping_add(1).max(1);
         slot.token.store(token, Ordering::Release);
         Acquired { owner_died, token }
     }

@@ -10,7 +10,7 @@ use napi::sys;
 use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
 use crate::helper::EARLY_PATIENCE;
-use crate::{Answer, EnvState, check};
+use crate::{Answer, EnvState, Unless, check};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
 /// much as the look-up of a lock. (That a lock was acquired it sees by the word that was left of it: a call
@@ -54,9 +54,7 @@ pub(crate) fn refused(state: &EnvState, refusal: Refusal) -> u32 {
 fn tell(state: &EnvState, key: u32, outcome: Result<Acquired, Refusal>) -> Option<u32> {
     match outcome {
         Ok(Acquired { owner_died, token }) => {
-            state.answer(Answer::Token, token as f64);
-            let claim = crate::CLAIM + 2 * u64::from(key) + u64::from(owner_died);
-            state.answer(Answer::Unclaimed, claim as f64);
+            state.leave_word(token, Unless::Release { key, owner_died });
             owner_died.then_some(verdict::OWNER_DIED)
         }
         Err(refusal) => Some(refused(state, refusal)),
@@ -241,14 +239,14 @@ unsafe extern "C" fn unlock_as(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 2, |state, lock, key, flags| {
+    with_lock(env, info, 2, |state, lock, _, flags| {
         let flags = uint(env, flags);
         let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
         if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
-            let told = tell(state, key, Ok(acquired));
-            // If JS cannot take note, the guard that is out has it still, and can release it.
-            state.answer(Answer::Unclaimed, crate::TAKEN_OVER);
-            return told.or(Some(verdict::HANDED_OVER));
+            state.leave_word(acquired.token, Unless::Keep);
+            let verdict =
+                if acquired.owner_died { verdict::OWNER_DIED } else { verdict::HANDED_OVER };
+            return Some(verdict);
         }
         release(state, &lock, keep_dirty)
     })

@@ -34,6 +34,7 @@ pub(crate) struct EnvState {
     segments: RefCell<Vec<Manager>>,
     /// Numbers that JS reads after a call: see [`Answer`].
     results: *const [Cell<f64>; RESULTS],
+    unless_taken: Cell<Unless>,
     /// Called between two slices of a blocking wait: only a call into JS lets a termination through.
     pause: Cell<sys::napi_ref>,
     /// What the threadsafe function will call.
@@ -58,20 +59,25 @@ impl EnvState {
         &results[place as usize]
     }
 
+    /// Leaves word of an acquisition: its token, which JS sets to 0 when it has taken note, and for ourselves
+    /// what to do if it does not.
+    pub(crate) fn leave_word(&self, token: u64, unless_taken: Unless) {
+        self.answer(Answer::Token, token as f64);
+        self.unless_taken.set(unless_taken);
+    }
+
     /// Lets go of a lock that was acquired for JS and that JS knows nothing of: the end of its stack, or
     /// of a vm's time, came before it could take note.
     #[inline]
     pub(crate) fn release_unclaimed(&self) {
-        let claim = self.cell(Answer::Unclaimed).replace(0.0);
-        if claim >= CLAIM as f64 {
-            self.release_claim(claim as u64);
+        if self.cell(Answer::Token).replace(0.0) != 0.0 {
+            self.release_unless_taken();
         }
     }
 
     #[cold]
-    fn release_claim(&self, claim: u64) {
-        // Cut off at 32 bits, the key is what it was.
-        let (key, owner_died) = ((claim / 2) as u32, claim & 1 == 1);
+    fn release_unless_taken(&self) {
+        let Unless::Release { key, owner_died } = self.unless_taken.get() else { return };
         let (segment, id) = hot::place_of(key);
         if let Some(lock) = self.lock(segment, id) {
             // JS has not been inside, so what was told is to be told again.
@@ -86,25 +92,29 @@ impl EnvState {
     }
 }
 
+/// What the next call does if JS has not taken note of an acquisition.
+#[derive(Clone, Copy)]
+pub(crate) enum Unless {
+    /// Handed over inside the thread: the last guard can release it.
+    Keep,
+    Release {
+        key: u32,
+        owner_died: bool,
+    },
+}
+
 /// Places in the result array. The same stand in ts/native.cts.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
-    /// The token of an acquisition; whether `open` created the segment.
+    /// The token of an acquisition that JS has not taken note of yet; else 0.
     Token = 0,
-    /// The errno of a damaged mutex.
+    /// The errno of a damaged mutex; whether `open` created the segment.
     Errno = 1,
     /// Not 0: a blocking wait has seen that its segment's file is deleted.
     Stale = 2,
-    /// An acquisition that JS has not taken note of yet: `CLAIM`, its key, doubled, and 1 more if it was
-    /// told of a death. Or `TAKEN_OVER`. JS sets it to 0.
-    Unclaimed = 3,
 }
 
-const RESULTS: usize = 4;
-/// More than any key, doubled.
-pub(crate) const CLAIM: u64 = 1 << 33;
-/// An acquisition by hand-over inside the thread: until JS takes note, the last guard can release it.
-pub(crate) const TAKEN_OVER: f64 = 1.0;
+const RESULTS: usize = 3;
 
 /// The napi crate's error for a status.
 pub(crate) fn check(status: sys::napi_status, what: &str) -> napi::Result<()> {
@@ -151,6 +161,7 @@ pub fn init(exports: Object, env: Env) -> napi::Result<()> {
     let state = Box::into_raw(Box::new(EnvState {
         segments: RefCell::new(Vec::new()),
         results: data.cast(),
+        unless_taken: Cell::new(Unless::Keep),
         pause: Cell::new(ptr::null_mut()),
         wake: Cell::new(ptr::null_mut()),
         waiters: RefCell::new(HashMap::new()),

@@ -63,7 +63,7 @@ fn mode_of(mode: u32) -> Mode {
     }
 }
 
-/// A segment's handle, or -1. `results[0]` tells whether this call created it. Modes: 0 open or
+/// A segment's handle, or -1. `results[1]` tells whether this call created it. Modes: 0 open or
 /// create, 1 open, 2 create.
 #[napi]
 pub fn open(
@@ -76,7 +76,7 @@ pub fn open(
     let state = state(&env)?;
     let options = OpenOptions { path: PathBuf::from(path), mode: mode_of(mode), capacity, in_use };
     let Some((manager, created)) = keep(Manager::open(&options)) else { return Ok(-1) };
-    state.answer(Answer::Token, f64::from(u8::from(created)));
+    state.answer(Answer::Errno, f64::from(u8::from(created)));
     let mut segments = state.segments.borrow_mut();
     let known = segments.iter().position(|known| std::ptr::eq(known.segment(), manager.segment()));
     let handle = known.unwrap_or_else(|| {
