@@ -86,11 +86,11 @@ export class Bench {
     print(table)
   }
 
-  /** What --json writes. */
-  result(settings) {
+  /** What has come out. */
+  result() {
     const { missing, tables } = this
     const machine = { cpu: cpus()[0]?.model, cpus: cpus().length, kernel: release().split('-')[0], arch: process.arch, node: process.version, v8: process.versions.v8 }
-    return { machine, settings, missing, tables }
+    return { machine, missing, tables }
   }
 
   end() {

@@ -1,7 +1,9 @@
 // `npm run bench` at the root builds the library, installs this package and runs this program.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
-import { Bench } from './bench.mjs'
 import { chapters } from './chapters/index.mjs'
 import { publish } from './publish.mjs'
 import { verdict } from './text.mjs'
@@ -30,25 +32,25 @@ const options = new Command('bench')
   .parse()
   .opts()
 
+/** Each chapter is measured in a process of its own: what the compiler has learnt in another one does not matter. */
 async function measure() {
   const settings = options.quick ? { rounds: 2, sliceMs: 2, quick: true } : { rounds: options.rounds, sliceMs: options.slice, quick: false }
-  const bench = new Bench(settings)
   const begun = performance.now()
-  process.once('SIGINT', () => {
-    bench.end()
-    process.exit(130)
-  })
-  try {
-    for (const { name, run } of chapters) {
-      if (!options.only.includes(name)) continue
-      const since = performance.now()
-      await run(bench)
-      console.error(`(${name}: ${((performance.now() - since) / 1e3).toFixed(0)} s)\n`)
-    }
-  } finally {
-    bench.end()
-  }
-  return bench.result({ ...settings, seconds: Math.round((performance.now() - begun) / 1e3) })
+  const parts = []
+  for (const { name } of chapters) if (options.only.includes(name)) parts.push(await inProcess(name, settings))
+  const [first] = parts
+  const missing = parts.flatMap((part) => part.missing).filter((one, i, all) => all.findIndex(({ name }) => name === one.name) === i)
+  return { machine: first.machine, settings: { ...settings, seconds: Math.round((performance.now() - begun) / 1e3) }, missing, tables: parts.flatMap(({ tables }) => tables) }
+}
+
+async function inProcess(name, settings) {
+  const begun = performance.now()
+  const child = fork(fileURLToPath(new URL('chapter.mjs', import.meta.url)), [], { stdio: 'inherit', serialization: 'advanced' })
+  child.send({ name, settings })
+  const [[part], [code, signal]] = await Promise.all([Promise.race([once(child, 'message'), once(child, 'exit').then(() => [])]), once(child, 'exit')])
+  if (part === undefined || code !== 0) throw new Error(`chapter ${name} ended with ${signal ?? code}`)
+  console.error(`(${name}: ${((performance.now() - begun) / 1e3).toFixed(0)} s)\n`)
+  return part
 }
 
 const results = options.from === undefined ? await measure() : JSON.parse(readFileSync(options.from, 'utf8'))
