@@ -175,7 +175,8 @@ test('one signal for many waits, between others', async () => {
   const fates = Array.from({ length: 40 }, (_, i) =>
     place.locker.withLock(() => order.push(i), i % 4 === 3 ? {} : { signal: abort.signal }).catch((reason) => reason),
   )
-  assert.is(listeners(abort.signal), 30)
+  // One for all of them: Node 20 warns of a leak at the eleventh, and each that is added looks through all others.
+  assert.is(listeners(abort.signal), 1)
   const reason = new Error('none of them')
   abort.abort(reason)
   assert.is(listeners(abort.signal), 0)

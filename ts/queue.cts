@@ -2,6 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
+import { forget, listen, type Cancellable } from './signals.cjs'
 import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
@@ -17,7 +18,7 @@ function noThread(id: number): LockError {
 }
 
 /** One pending `lock()`, in the queue of its lock. */
-export class Task {
+export class Task implements Cancellable {
   previous: Task | undefined
   next: Task | undefined
   /** In the queue, and it may be granted or withdrawn. */
@@ -35,7 +36,7 @@ export class Task {
 
   /** From now on it may be called off. */
   listen(): void {
-    this.signal?.addEventListener('abort', this)
+    if (this.signal !== undefined) listen(this.signal, this)
     if (this.timeout !== Infinity) this.#setTimer(performance.now() + this.timeout)
   }
 
@@ -47,19 +48,14 @@ export class Task {
     }, Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER))
   }
 
-  /** The signal's 'abort' event. */
-  handleEvent(): void {
-    this.state.withdraw(this, this.signal?.reason)
+  calledOff(reason: unknown): void {
+    this.state.withdraw(this, reason)
   }
 
   /** Nothing of it stays behind, however it ends. */
   settle(): void {
     clearTimeout(this.#timer)
-    try {
-      this.signal?.removeEventListener('abort', this)
-    } catch {
-      // Anything may pass for a signal; those who wait behind it have done nothing.
-    }
+    if (this.signal !== undefined) forget(this.signal, this)
   }
 }
 
@@ -237,7 +233,7 @@ export class LockState {
     try {
       task.listen()
       if (waits.pending === 0) this.segment.stayAlive()
-      if (!this.isOwned && !this.#arm()) throw noThread(this.id)
+      if (!this.isOwned && !this.#send('want')) throw noThread(this.id)
     } catch (error) {
       if (waits.pending === 0) this.#native.keepAlive(false)
       task.settle()
@@ -330,10 +326,14 @@ export class LockState {
     return performance.now() - begun
   }
 
-  /** False if that cannot be: then nobody waits any more. */
+  /** After a try: an offer that stands is declined. False if that cannot be: then nobody waits any more. */
   #arm(): boolean {
+    return this.#send('arm')
+  }
+
+  #send(how: 'arm' | 'want'): boolean {
     this.#armed = true
-    if (this.#native.arm(this.segment.handle, this.id)) return true
+    if (this.#native[how](this.segment.handle, this.id)) return true
     this.#armed = false
     this.#rejectAll(noThread(this.id))
     return false

@@ -87,7 +87,13 @@ pub(crate) fn waiter(state: &EnvState, segment: u32, id: u32) -> Option<Arc<Wait
 }
 
 impl Waiter {
-    /// Wants the lock. An offer that stands is declined by it. False if no helper can be had.
+    /// Wants the lock. False if no helper can be had.
+    pub(crate) fn want(self: &Arc<Self>) -> bool {
+        let then = locked(&self.state).phases.want();
+        self.follow(then)
+    }
+
+    /// The same, after a try. An offer that stands is declined by it.
     pub(crate) fn arm(self: &Arc<Self>) -> bool {
         let then = locked(&self.state).phases.arm();
         self.follow(then)

@@ -168,7 +168,13 @@ pub fn suspicion(env: Env, segment: u32) -> napi::Result<Option<Vec<u32>>> {
     Ok(suspicion.map(|(id, tid)| vec![id, tid]))
 }
 
-/// Sends a helper to wait for the lock. False: no helper could be started.
+/// Sends a helper to wait for the lock, if none is out. False: no helper could be started.
+#[napi]
+pub fn want(env: Env, segment: u32, id: u32) -> napi::Result<bool> {
+    Ok(helper::waiter(state(&env)?, segment, id).is_some_and(|waiter| waiter.want()))
+}
+
+/// The same after a try, with which an offer that stands is over.
 #[napi]
 pub fn arm(env: Env, segment: u32, id: u32) -> napi::Result<bool> {
     Ok(helper::waiter(state(&env)?, segment, id).is_some_and(|waiter| waiter.arm()))

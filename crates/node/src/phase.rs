@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   phase      what happens                          moved by
-//!   Idle       nobody serves it                      arm → Queued
+//!   Idle       nobody serves it                      want, arm → Queued
 //!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
 //!   Waiting    a helper is on the slow path          its turn, or soon, armed → Offering; not armed → Idle;
 //!                                                    others wait for a helper → Queued
@@ -64,17 +64,20 @@ impl Phases {
         self.phase == Phase::Offering
     }
 
-    /// JS wants the lock. An offer that stands is declined by it.
-    pub fn arm(&mut self) -> Then {
+    /// JS wants the lock. An offer that stands goes on standing.
+    pub fn want(&mut self) -> Then {
         self.armed = true;
-        match self.phase {
-            Phase::Idle => {
-                self.phase = Phase::Queued;
-                Then::Push
-            }
-            Phase::Offering => self.answer(),
-            Phase::Queued | Phase::Waiting | Phase::Answered => Then::Nothing,
+        if self.phase != Phase::Idle {
+            return Then::Nothing;
         }
+        self.phase = Phase::Queued;
+        Then::Push
+    }
+
+    /// JS has tried, and wants the lock still. An offer that stands is declined by it.
+    pub fn arm(&mut self) -> Then {
+        let then = self.want();
+        if self.is_offering() { self.answer() } else { then }
     }
 
     /// No helper could be had for it.

@@ -143,7 +143,9 @@ impl World {
                     then("lock() joins the queue", &|w| {
                         w.tasks += 1;
                         if !w.owns() {
-                            w.arm();
+                            w.noted = true;
+                            let then = w.phases.want();
+                            w.follow(then);
                         }
                     });
                 }

@@ -1,0 +1,47 @@
+/** What a signal calls off. */
+export interface Cancellable {
+  calledOff(reason: unknown): void
+}
+
+/**
+ * All that waits for one signal's abort, behind one listener: with one each, Node looks through all of them for
+ * each that is added or taken away, and Node 20 warns of a leak at the eleventh.
+ */
+class Waits {
+  readonly waiting = new Set<Cancellable>()
+  readonly #signal: AbortSignal
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal
+  }
+
+  /** The signal's 'abort' event. */
+  handleEvent(): void {
+    for (const one of this.waiting) one.calledOff(this.#signal.reason)
+  }
+}
+
+const known = new WeakMap<AbortSignal, Waits>()
+
+/** From now on the signal's abort calls it off. */
+export function listen(signal: AbortSignal, one: Cancellable): void {
+  let waits = known.get(signal)
+  if (waits === undefined) {
+    waits = new Waits(signal)
+    signal.addEventListener('abort', waits)
+    known.set(signal, waits)
+  }
+  waits.waiting.add(one)
+}
+
+/** It does not any more. The last one takes the listener away. */
+export function forget(signal: AbortSignal, one: Cancellable): void {
+  const waits = known.get(signal)
+  if (waits === undefined || !waits.waiting.delete(one) || waits.waiting.size > 0) return
+  known.delete(signal)
+  try {
+    signal.removeEventListener('abort', waits)
+  } catch {
+    // Anything may pass for a signal; those who wait behind it have done nothing.
+  }
+}
