@@ -1,5 +1,5 @@
-//! A process is killed at every instruction of allocating and freeing ids and of committing a chunk, and
-//! at a part of those of creating, opening and adopting a segment.
+//! A process is killed at every instruction of allocating and freeing ids, and at a part of those of
+//! committing a chunk.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -15,34 +15,17 @@ mod victim;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::Instant;
 
-use points::{Points, Visit, Way, can_run, report};
-use robust_lock_core::{Handle, MAX_LOCKS, Manager, OpenOptions};
+use points::{Points, can_run, killed_at, report};
+use robust_lock_core::{MAX_LOCKS, Manager};
 use scene::{Scene, View, got, id_in, open_and_look};
-use support::{ADMIN_AT, STAMPS_AT, TempSegment, open, options, patch, read, slot_at};
-use victim::{Asleep, End, Victim, in_a_process, mark, state};
+use support::{open, patch, slot_at};
+use victim::{End, in_a_process, mark, state};
 
 #[test]
 fn child_entry() {
     scene::child();
-}
-
-/// One victim, up to one step; what is looked at while it stands there; its death.
-fn one(upto: u64, mut way: Way, body: &dyn Fn(), look: &mut dyn FnMut(End)) -> Visit {
-    let mut victim = Victim::new(body);
-    let pid = victim.pid();
-    let place = way.begin(&victim, upto);
-    let mut steps = place.as_ref().map_or(0, |place| place.step);
-    let seen = || {
-        steps += 1;
-        way.note(pid);
-    };
-    let end = victim.step(place, upto, seen, || Asleep::Wait);
-    look(end);
-    victim.kill();
-    Visit { end, steps, sleeps: 0 }
 }
 
 /// Kills `body` at all its steps: with nobody else about, and with a process that allocates while the
@@ -60,7 +43,7 @@ fn pool(name: &str, body: &dyn Fn(Manager), mine: &dyn Fn(u32, &BTreeSet<u32>) -
             let waiter = &mut crew.waiter;
             let mut take = || assert!(others.insert(id_in(&waiter.ask("allocate"))), "twice");
             let mut whole = false;
-            let visit = one(step, way, &body, &mut |end| {
+            let visit = killed_at(step, way, &body, &mut |end| {
                 whole = end == End::Mark;
                 if busy {
                     take();
@@ -176,7 +159,7 @@ fn killed_anywhere_in_a_chunk_commit() {
                 mark();
             };
             let retrieve = format!("retrieve {first}");
-            let visit = one(step, way, &body, &mut |end| {
+            let visit = killed_at(step, way, &body, &mut |end| {
                 assert!(end != End::Mark || is_published(&view, chunk), "{place}: not done");
                 if is_published(&view, chunk) {
                     check_slots(&view, chunk, &place);
@@ -203,138 +186,4 @@ fn killed_anywhere_in_a_chunk_commit() {
         });
     }
     report("chunk commit", kills, begun);
-}
-
-/// What a process of its own finds in a segment that others left; the checks are made there, too.
-fn open_elsewhere(path: &Path, check: impl FnOnce(Manager, bool)) {
-    in_a_process(|| {
-        let (manager, created) = Manager::open(&options(path)).unwrap();
-        check(manager, created);
-        String::new()
-    });
-}
-
-/// So that the first call in a process, with its probes, is another one.
-fn warm(path: &Path) {
-    Manager::open(&options(path)).unwrap();
-}
-
-#[test]
-fn killed_anywhere_in_open() {
-    if !can_run() {
-        return;
-    }
-    let (segment, other) = (TempSegment::new("open"), TempSegment::new("warm"));
-    open_elsewhere(segment.path(), |manager, _| assert_eq!(manager.allocate().unwrap().id, 0));
-    let view = View::new(segment.path());
-    let (mut kills, begun) = (0, Instant::now());
-    Points::Some(60).visit(&mut |step, way| {
-        kills += 1;
-        let body = || {
-            warm(other.path());
-            mark();
-            open(segment.path(), None);
-            mark();
-        };
-        let visit = one(step, way, &body, &mut |_| {});
-        view.check_header();
-        open_elsewhere(segment.path(), |manager, created| {
-            assert!(!created);
-            assert_eq!(manager.allocate().unwrap().id, 1, "after {step} steps");
-            manager.free(Handle { id: 1, generation: None }).unwrap();
-        });
-        visit
-    });
-    report("open", kills, begun);
-}
-
-#[test]
-fn killed_anywhere_in_create() {
-    if !can_run() {
-        return;
-    }
-    let (folder, other) = (TempSegment::new("create"), TempSegment::new("warm"));
-    std::fs::create_dir(folder.path()).unwrap();
-    let path = folder.path().join("segment");
-    let (mut kills, begun) = (0, Instant::now());
-    Points::Some(60).visit(&mut |step, way| {
-        kills += 1;
-        let body = || {
-            warm(other.path());
-            mark();
-            let wanted = OpenOptions { capacity: Some(9), in_use: vec![0, 2], ..options(&path) };
-            Manager::open(&wanted).unwrap();
-            mark();
-        };
-        let visit = one(step, way, &body, &mut |end| {
-            assert!(end != End::Mark || path.exists(), "not done");
-        });
-        let there: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-        assert!(there.len() <= 1, "after {step} steps: {there:?}");
-        let (is_there, expected) =
-            (there.len() == 1, if there.len() == 1 { (9, 7, 1) } else { (2048, 2048, 0) });
-        open_elsewhere(&path, |manager, created| {
-            assert_eq!(created, !is_there, "after {step} steps");
-            let found = (manager.segment().capacity(), manager.available());
-            assert_eq!(found, (expected.0, expected.1), "after {step} steps");
-            let id = manager.allocate().unwrap().id;
-            assert_eq!(id, expected.2);
-            assert!(!manager.lock(id).unwrap().try_acquire().unwrap().owner_died);
-        });
-        std::fs::remove_file(&path).unwrap();
-        visit
-    });
-    report("create", kills, begun);
-}
-
-#[test]
-fn killed_anywhere_in_an_adoption() {
-    if !can_run() {
-        return;
-    }
-    let (segment, other) = (TempSegment::new("adopted"), TempSegment::new("warm"));
-    let path = segment.path();
-    open_elsewhere(path, |manager, _| assert_eq!(manager.allocate().unwrap().id, 0));
-    // This process has it mapped: so its TID in a lock word is no proof of a death.
-    victim::map(path);
-    let own = |at: u64| at + support::word_offset(path);
-    let ours: [u8; 32] = read(path, STAMPS_AT);
-    let words = [slot_at(0), slot_at(0) + 64, slot_at(255) + 128, ADMIN_AT].map(own);
-    let (mut kills, begun) = (0, Instant::now());
-    Points::Some(40).visit(&mut |step, way| {
-        kills += 1;
-        for at in words {
-            patch(path, at, &std::process::id().to_ne_bytes());
-        }
-        let generation = u32::from_ne_bytes(read(path, slot_at(0) + 52));
-        patch(path, slot_at(0) + support::DIRTY_AT, &(generation | 1 << 31).to_ne_bytes());
-        let token = u64::from_ne_bytes(read(path, slot_at(0) + 56));
-        patch(path, STAMPS_AT, &[7; 32]);
-        let body = || {
-            warm(other.path());
-            mark();
-            // Opening gives up after a second, which one that is stepped through may well take.
-            while Manager::open(&options(path)).is_err() {}
-            mark();
-        };
-        let visit = one(step, way, &body, &mut |end| {
-            let adopted = read::<32>(path, STAMPS_AT) == ours;
-            assert!(end != End::Mark || adopted, "not done");
-            let whole = words.iter().all(|&at| read(path, at) == [0; 4]);
-            assert!(whole || !adopted, "after {step} steps: stamped before its mutexes are made");
-        });
-        open_elsewhere(path, |manager, created| {
-            assert!(!created && manager.available() == 2047, "after {step} steps: the allocation");
-            let lock = manager.lock(0).unwrap();
-            let acquired = lock.acquire(Some(2_000.0), &mut || true).unwrap();
-            assert!(acquired.owner_died && acquired.token == token + 1, "{acquired:?}");
-            lock.release(false).unwrap();
-            let last = manager.lock(255).unwrap();
-            last.acquire(Some(2_000.0), &mut || true).unwrap();
-            last.release(false).unwrap();
-            assert_eq!(manager.retrieve(300).unwrap().id, 300, "the admin mutex");
-        });
-        visit
-    });
-    report("adoption", kills, begun);
 }

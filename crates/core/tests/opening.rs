@@ -32,14 +32,17 @@ fn child_entry() {
             },
             "chunks" => {
                 let (manager, _) = Manager::open(&options(&path)).unwrap();
-                let refusal =
-                    (0..8).map(|chunk| manager.retrieve(chunk * 256)).find_map(Result::err);
+                let tried: Vec<_> = (0..8).map(|chunk| manager.retrieve(chunk * 256)).collect();
+                let made = tried.iter().take_while(|retrieved| retrieved.is_ok()).count() as u32;
+                assert!(tried[made as usize..].iter().all(Result::is_err), "in order");
+                let refusal = tried.into_iter().find_map(Result::err);
                 let code = refusal.map_or("none", |error| error.code.as_str());
                 // What there was room for goes on.
-                let lock = manager.lock(0).unwrap();
-                lock.try_acquire().unwrap();
-                lock.release(false).unwrap();
-                code.to_owned()
+                for id in 0..made * 256 {
+                    manager.lock(id).unwrap().try_acquire().unwrap();
+                    manager.lock(id).unwrap().release(false).unwrap();
+                }
+                format!("{made} {code}")
             }
             "holes" => {
                 let (manager, _) = Manager::open(&options(&path)).unwrap();
@@ -240,9 +243,13 @@ fn a_full_tmpfs_is_no_space_and_no_sigbus() {
         assert_eq!(peer.ask(&format!("open {}", path.display())), Code::NoSpace.as_str());
         assert_eq!(peer.ask(&format!("open {}", path.display())), Code::NoSpace.as_str());
     }
-    if let Some((folder, mut peer)) = on_tmpfs("320k") {
-        let path = folder.path().join("segment");
-        assert_eq!(peer.ask(&format!("chunks {}", path.display())), Code::NoSpace.as_str());
+    // Room for no chunk, for one, for two ...
+    for chunks in 0..5 {
+        if let Some((folder, mut peer)) = on_tmpfs(&format!("{}k", 192 + chunks * 64)) {
+            let path = folder.path().join("segment");
+            let answer = peer.ask(&format!("chunks {}", path.display()));
+            assert_eq!(answer, format!("{chunks} {}", Code::NoSpace.as_str()));
+        }
     }
     if let Some((folder, mut peer)) = on_tmpfs("640k") {
         let path = folder.path().join("segment");

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use robust_lock_core::{Lock, Manager};
@@ -58,6 +59,7 @@ impl Points {
     /// At which of `steps` steps.
     fn of(self, steps: u64, trace: &Trace) -> Vec<u64> {
         let wanted = std::env::var("ROBUST_LOCK_POINTS").ok().and_then(|text| text.parse().ok());
+        let (part, parts) = part();
         let count = match self {
             // A step of an emulated processor takes as long as a thousand of this one.
             _ if patience() > 1 => A_FEW,
@@ -65,7 +67,7 @@ impl Points {
             Self::All => u64::MAX,
         };
         if count > steps {
-            return (0..=steps).collect();
+            return (part..=steps).step_by(parts as usize).collect();
         }
         // Loops have most of the steps and little of the code: half of the points are outside of them.
         let mut points = sample(count / 2, &trace.rare());
@@ -73,7 +75,7 @@ impl Points {
         points.push(steps);
         points.sort_unstable();
         points.dedup();
-        points
+        points.into_iter().skip(part as usize).step_by(parts as usize).collect()
     }
 
     /// Has each point visited, after one run to the end that finds out how many steps there are. Returns
@@ -81,6 +83,7 @@ impl Points {
     pub fn visit(self, visit: &mut dyn FnMut(u64, Way) -> Visit) -> usize {
         let mut trace = Trace::default();
         let Visit { steps, sleeps, .. } = visit(u64::MAX, Way::Note(&mut trace));
+        STEPS.set(STEPS.get() + steps);
         let mut points = self.of(steps, &trace).into_iter();
         let mut next = points.next();
         while let Some(step) = next {
@@ -92,12 +95,22 @@ impl Points {
             // A run may be longer than the first one: all means all.
             next = match end {
                 End::Mark if step >= steps => None,
-                _ if self == Self::All && patience() == 1 => Some(step + 1),
+                _ if self == Self::All && patience() == 1 => Some(step + part().1),
                 _ => points.next(),
             };
         }
         sleeps
     }
+}
+
+/// ROBUST_LOCK_PART=3/16: of all points the third one, and each sixteenth from there on. Which of how many,
+/// from zero.
+fn part() -> (u64, u64) {
+    let Ok(text) = std::env::var("ROBUST_LOCK_PART") else { return (0, 1) };
+    let (part, parts) = text.split_once('/').expect("a part, as 3/16");
+    let (part, parts): (u64, u64) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "there is no part {text}");
+    (part - 1, parts)
 }
 
 /// One of each of `count` equal parts, never the same: what one run misses another one finds.
@@ -136,9 +149,31 @@ pub struct Visit {
     pub sleeps: usize,
 }
 
+/// One victim, up to one step; what is looked at while it stands there; its death.
+pub fn killed_at(upto: u64, mut way: Way, body: &dyn Fn(), look: &mut dyn FnMut(End)) -> Visit {
+    let mut victim = Victim::new(body);
+    let pid = victim.pid();
+    let place = way.begin(&victim, upto);
+    let mut steps = place.as_ref().map_or(0, |place| place.step);
+    let seen = || {
+        steps += 1;
+        way.note(pid);
+    };
+    let end = victim.step(place, upto, seen, || Asleep::Wait);
+    look(end);
+    victim.kill();
+    Visit { end, steps, sleeps: 0 }
+}
+
+thread_local! {
+    /// How many the operations of this thread's test have, since the last report.
+    static STEPS: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Says how often a victim of an operation was killed, for the soak to count.
 pub fn report(name: &str, kills: u64, begun: Instant) {
-    println!("{name}: {kills} kills, {:.1} s", begun.elapsed().as_secs_f64());
+    let (steps, seconds) = (STEPS.take(), begun.elapsed().as_secs_f64());
+    println!("{name}: {kills} kills, of {steps} steps, {seconds:.1} s");
 }
 
 /// False, and a word about it, where processes cannot be single-stepped.

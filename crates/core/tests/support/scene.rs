@@ -53,9 +53,38 @@ pub fn child() {
             "free-all" => format!("{:?}", pool().free_all()),
             "free" => format!("{:?}", pool().free(Handle { id, generation: None })),
             "retrieve" => format!("{:?}", pool().retrieve(id).map(|handle| handle.id)),
+            "all" => all(pool(), id),
+            "none" => {
+                let got = |&id: &u32| pool().lock(id).unwrap().try_acquire().is_ok();
+                format!("{:?}", (0..id).filter(got).collect::<Vec<_>>())
+            }
+            "release-all" => {
+                (0..id).for_each(|id| pool().lock(id).unwrap().release(false).unwrap());
+                "done".to_owned()
+            }
+            "allocate-all" => format!("{:?}", allocate_all(pool())),
             _ => panic!("no such command: {words:?}"),
         }
     });
+}
+
+/// Takes the first locks, so many, at once: those that are not to be had, and those that tell of a death.
+fn all(manager: Manager, count: u32) -> String {
+    let (mut refused, mut told) = (vec![], vec![]);
+    for id in 0..count {
+        let lock = manager.lock(id).unwrap();
+        match lock.acquire(Some(limit().as_millis() as f64), &mut || true) {
+            Ok(Acquired { owner_died: true, .. }) => told.push(id),
+            Ok(_) => {}
+            Err(_) => refused.push(id),
+        }
+    }
+    format!("refused {refused:?}, told {told:?}")
+}
+
+/// Every id that is to be had, in the order in which it was.
+fn allocate_all(manager: Manager) -> Vec<u32> {
+    std::iter::from_fn(|| manager.allocate().ok()).map(|handle| handle.id).collect()
 }
 
 fn own_tid() -> String {
@@ -168,7 +197,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    fn new(path: &Path) -> Self {
+    pub fn new(path: &Path) -> Self {
         let mut peer = Peer::new();
         let tid = peer.ask(&format!("open {}", path.display())).parse().unwrap();
         Self { peer, tid, waits: false, holds: false }
@@ -201,6 +230,18 @@ impl Actor {
     pub fn lock(&mut self) -> (u64, bool) {
         self.holds = true;
         got(&self.ask("lock 0"))
+    }
+
+    /// Takes the first locks, so many: each is to be had, those of `died` tell of a death, nobody else gets
+    /// one meanwhile, and all are listed.
+    pub fn has_all(&mut self, count: u32, died: &[u32], other: &mut Self, place: &str) {
+        let all = format!("{:?}", (0..count).collect::<Vec<_>>());
+        let taken = self.ask(&format!("all {count}"));
+        assert_eq!(taken, format!("refused [], told {died:?}"), "{place}");
+        assert_eq!(other.ask(&format!("none {count}")), "[]", "{place}: two holders");
+        assert_eq!(other.ask("held"), all, "{place}: locksHeld");
+        assert_eq!(self.ask(&format!("release-all {count}")), "done", "{place}");
+        assert_eq!(other.ask("held"), "[]", "{place}: locksHeld of free locks");
     }
 
     pub fn release(&mut self) {
