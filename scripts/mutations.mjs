@@ -30,6 +30,9 @@ const BUILD_S = 3_600
 /** Longer than the runner of the suites waits for one. */
 const TEST_S = 400
 
+/** The crate that a Rust test belongs to. */
+const projectOf = ([, path]) => (path.startsWith('crates/node') ? 'robust-lock-node' : 'robust-lock-core')
+
 /** Whether a Rust test passes; one that does not exist is a failure of this script. */
 function passesRust(project, file, test) {
   const args = ['test', '--quiet', '--locked', '-p', project, '--test', file]
@@ -73,10 +76,17 @@ function prepareFacade() {
 }
 /** What fails without any mutation proves nothing. */
 const unsound = new Set()
+/** The Rust tests that have passed without one. */
+const sound = new Set()
+function prepareRust(mutation) {
+  const [, , , , file, test] = mutation
+  if (sound.has(test) || unsound.has(test)) return
+  ;(passesRust(projectOf(mutation), file, test) ? sound : unsound).add(test)
+}
 
 function passes(mutation) {
   const [, path, , , file, test] = mutation
-  if (!isOfFacade(mutation)) return passesRust(path.startsWith('crates/node') ? 'robust-lock-node' : 'robust-lock-core', file, test)
+  if (!isOfFacade(mutation)) return passesRust(projectOf(mutation), file, test)
   if (path.startsWith('crates/')) build('build:native', { env: { CARGO_PROFILE_RELEASE_LTO: 'off', CARGO_PROFILE_RELEASE_CODEGEN_UNITS: '16' } })
   else build('build:ts')
   return passesSuite(file, test)
@@ -86,6 +96,7 @@ function passes(mutation) {
 function survival(mutation) {
   const [, path, from, to, , test] = mutation
   if (isOfFacade(mutation)) prepareFacade()
+  else prepareRust(mutation)
   if (unsound.has(test)) return 'FAILS WITHOUT IT'
   const place = join(copy, path)
   const original = readFileSync(place, 'utf8')

@@ -33,4 +33,6 @@ export const facade = [
   ['a helper owns main', 'crates/core/src/slot.rs', "// A real lock and unlock: it keeps the C library's chain of wake-ups whole.\n        self.slot.main.unlock();", '', 'alive', 'a process with a pending lock() lives until it is granted'],
   ['who is to stop enters', 'crates/core/src/slot.rs', 'if !go_on() {', 'if false {', 'terminate', 'a Worker blocked in lockSync is terminated in the very slice that brings the lock: nobody is told'],
   ['what JS took no note of is kept', 'crates/node/src/hot.rs', 'state.release_unclaimed();', '', 'faults', 'a tryLock() that the end of the stack cuts off keeps nothing'],
+  ['an id set without a swap, beside Node', 'crates/core/src/idmap.rs', 'let done = self.bits[w]\n            .compare_exchange(seen, seen | mask, Ordering::AcqRel, Ordering::Relaxed)\n            .is_ok();', 'self.bits[w].store(seen | mask, Ordering::Release);\n        let done = true;', 'storm', 'kills at random, beside stops and terminated Workers: nothing is wrong'],
+  ['held slots handed out to Node', 'crates/core/src/manager.rs', 'slot.main.owner() == 0 || recover(self.segment, &slot.main, effort)', 'slot.main.owner() == 0 || recover(self.segment, &slot.main, effort) || true', 'storm', 'kills at random, beside stops and terminated Workers: nothing is wrong'],
 ]
