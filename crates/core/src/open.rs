@@ -45,6 +45,9 @@ pub struct OpenOptions {
 /// to be somebody else's.
 const PATIENCE_NS: u64 = 1_000 * NS_PER_MS;
 
+/// And so many looks at it: of a process that was itself stopped, or starved, the time alone says nothing.
+const LOOKS: u32 = 100;
+
 /// How many segments a process can have: the place of one and an id fit into 32 bits together.
 const MOST_SEGMENTS: usize = 1 << (32 - MAX_LOCKS.trailing_zeros());
 
@@ -65,6 +68,7 @@ pub fn open(options: &OpenOptions) -> Result<(&'static Segment, bool)> {
     let begun = clock::monotonic_ns();
     // Two openers that disturb each other do not do so again in step.
     let pause = Duration::from_micros(1_000 + u64::from(gettid()) % 1_000);
+    let mut looks = 0;
     loop {
         let attempt = match attempt(options, &world, &mut registry) {
             Ok(Step::Again(attempt)) => attempt,
@@ -76,7 +80,8 @@ pub fn open(options: &OpenOptions) -> Result<(&'static Segment, bool)> {
             }
             Err(error) => return Err(error),
         };
-        if clock::monotonic_ns() - begun > PATIENCE_NS {
+        looks += 1;
+        if looks >= LOOKS && clock::monotonic_ns() - begun > PATIENCE_NS {
             return Err(gave_up(options, attempt));
         }
         std::thread::sleep(pause);

@@ -7,12 +7,14 @@ mod support;
 
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use robust_lock_core::{Code, Manager, OpenOptions, Refusal};
 use support::faults::{gettid, owner, unlist};
 use support::steps::{killed_after, stopped_after};
 use support::{
-    ADMIN_AT, Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at, word_offset,
+    ADMIN_AT, Peer, STAMPS_AT, TempSegment, open, options, patch, serve, slot_at, until,
+    word_offset,
 };
 
 /// `tid`; `open PATH`, `lock ID`, `try ID`, `retrieve ID`, `unlist`.
@@ -107,6 +109,25 @@ fn a_creator_stopped_anywhere_is_in_nobodys_way() {
             return;
         }
     }
+}
+
+/// What it then says of the others would be its own doing.
+#[test]
+fn a_creator_that_was_stopped_for_long_opens_what_another_has_made() {
+    let segment = TempSegment::new("creator-late");
+    let command = format!("open {}", segment.path().display());
+    let is_made = |n| {
+        let mut creator = Peer::new();
+        drop(stopped_after(&mut creator, &command, n));
+        std::fs::remove_file(segment.path()).is_ok()
+    };
+    let last = (0..).find(|&n| is_made(n)).unwrap() - 1;
+    let mut creator = Peer::new();
+    let stopped = stopped_after(&mut creator, &command, last);
+    assert!(created(segment.path()).1);
+    let begun = Instant::now();
+    until("an opener's patience is over", || begun.elapsed() > Duration::from_millis(1_100));
+    assert_eq!(stopped.go_on(), "done");
 }
 
 #[test]
