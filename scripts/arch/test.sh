@@ -59,8 +59,7 @@ GLIBC=2.36 with_target "$name" cargo test --no-run --quiet --locked -p robust-lo
 
 # The TypeScript ones: this tree as it is built, without what only builds it.
 bash scripts/arch/build.sh "$name"
-[ -f ts/binding.d.cts ] || npm run --silent build:native
-npm run --silent build:ts
+npm run --silent build
 without=(napi-rs octokit oxlint oxlint-tsgolint)
 [ "$arch" = x64-musl ] || without+=(typescript)
 tar -c --exclude-vcs --exclude='./robust-lock.*.node' --exclude=./target --exclude=./node_modules/.cache \
