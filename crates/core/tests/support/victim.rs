@@ -293,7 +293,8 @@ pub fn in_a_process(body: impl FnOnce() -> String) -> String {
     said
 }
 
-/// Whether processes can be single-stepped here, through atomic instructions too.
+/// Whether processes can be single-stepped here, through atomic instructions too. (Where those are a load and a
+/// conditional store, each step in between takes the store's condition away.) It takes some hundred steps.
 pub fn can_step() -> bool {
     let pid = run_copy(|| {
         if ptrace::traceme().is_err() {
@@ -309,7 +310,7 @@ pub fn can_step() -> bool {
         return false;
     }
     let mut victim = Victim { pid, gone: false, said: None };
-    let ended = (0..100_000).find_map(|_| match ptrace::step(pid, None) {
+    let ended = (0..5_000).find_map(|_| match ptrace::step(pid, None) {
         Err(Errno::EIO) => Some(false),
         outcome => {
             outcome.unwrap();
