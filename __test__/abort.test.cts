@@ -260,6 +260,35 @@ test('a signal that does not let go of its listener keeps nobody from the lock',
   await isFree(place)
 })
 
+test('a signal whose listener is let go of by code that locks and calls off', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const other = manager.allocateLock()
+  // Granted by its own thread, and by another process.
+  for (const elsewhere of [false, true]) {
+    const guard = elsewhere ? undefined : locker.lockSync()
+    const holder = elsewhere ? await heldElsewhere(place) : undefined
+    const signal = Object.assign(new EventTarget(), { aborted: false, removeEventListener: () => other.lockSync().unlock() })
+    const wait = locker.lock({ signal: signal as unknown as AbortSignal })
+    guard?.unlock()
+    if (holder !== undefined) await release(holder, locker.id)
+    const granted = await within(wait, 'its turn')
+    assert.equal(manager.locksHeld(), [locker.id], 'who is told that it has the lock has it')
+    granted.unlock()
+    await isFree(place)
+  }
+  const closing = openManager(place.options)
+  const guard = locker.lockSync()
+  const signal = Object.assign(new EventTarget(), { aborted: false, reason: 'called off', removeEventListener: () => closing.close() })
+  const wait = reasonOf(closing.retrieveLock(locker.id).lock({ signal: signal as unknown as AbortSignal }))
+  const next = locker.lock()
+  signal.dispatchEvent(new Event('abort'))
+  assert.is(await wait, 'called off')
+  guard.unlock()
+  ;(await within(next, 'the one that waits behind it')).unlock()
+  await isFree(place)
+})
+
 test('close() rejects what waits through this manager, and nothing else', async () => {
   const place = segment()
   const { locker, options } = place

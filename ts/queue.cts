@@ -209,7 +209,6 @@ export class LockState {
     const { results } = this.#native
     if (this.#armed) this.#standDown()
     const guard = new Guard(this, this.id, ownerDied, results[TOKEN] as number)
-    task.settle()
     if (guard.token === 0) throw unanswered(this.id)
     results[TOKEN] = 0
     task.resolve(guard)
@@ -225,6 +224,8 @@ export class LockState {
     const { waits } = this.segment
     waits.pending--
     if (waits.pending === 0) this.#native.keepAlive(false)
+    // Last: a signal may be anybody's code, which may lock and unlock anything.
+    task.settle()
   }
 
   /** As above: a task stands in the queue when all is done for it, or not at all. */
@@ -250,7 +251,6 @@ export class LockState {
   /** Takes a task out of the queue, wherever it stands, and rejects it. */
   withdraw(task: Task, reason: unknown): void {
     if (!task.queued) return
-    task.settle()
     task.queued = false
     if (task.previous === undefined) this.#first = task.next
     else task.previous.next = task.next
@@ -262,6 +262,8 @@ export class LockState {
     task.reject(reason)
     if (waits.pending === 0) this.#native.keepAlive(false)
     if (this.#first === undefined && this.#armed) this.#standDown()
+    // Last, as above.
+    task.settle()
   }
 
   /** A signal calls its listeners in order, and one before ours may be the reason why a task's turn comes. */

@@ -13,6 +13,8 @@ export const facade = [
   ['an abort after the last grant of several', 'ts/several.cts', 'if (signal?.aborted) throw signal.reason', '', 'several', 'an abort between the last grant and its news rejects, and releases everything'],
   ['no helper after an unlock', 'ts/queue.cts', 'this.token = 0\n    if (this.#first !== undefined) this.#arm()', 'this.token = 0', 'waiting', 'a task whose thread lets another process go first gets its turn after it'],
   ['a listener that stays', 'ts/signals.cts', "signal.removeEventListener('abort', waits)", '', 'abort', 'no listener is left, however the wait ends'],
+  ['a grant lets go of the signal before it is noted', 'ts/queue.cts', 'results[TOKEN] = 0\n    task.resolve(guard)', 'task.settle()\n    results[TOKEN] = 0\n    task.resolve(guard)', 'abort', 'a signal whose listener is let go of by code that locks and calls off'],
+  ['a wait lets go of its signal before its place', 'ts/queue.cts', 'if (!task.queued) return\n    task.queued = false', 'if (!task.queued) return\n    task.settle()\n    task.queued = false', 'abort', 'a signal whose listener is let go of by code that locks and calls off'],
   ['a timer that stays', 'ts/queue.cts', 'clearTimeout(this.#timer)', '', 'alive', 'a process whose waits were called off ends'],
   ['a long timer clamped to 1 ms', 'ts/queue.cts', 'Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER)', 'Math.max(Math.ceil(left), 1)', 'waiting', 'long timeouts do not fire at once, nor warn'],
   ['no last try of a timeout', 'ts/queue.cts', '|| !this.#tryForFirst()) {', '|| true) {', 'waiting', 'a timeout that is noticed late makes a last try'],
