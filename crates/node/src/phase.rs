@@ -7,12 +7,13 @@
 //!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
 //!   Waiting    a helper is on the slow path          its turn, or soon, armed → Offering; not armed → Idle;
 //!                                                    others wait for a helper → Queued
-//!   Offering   the helper keeps the gate closed,     arm, stand_down → Answered; patience over:
-//!              JS has been called. Main is free,     main was free → Idle, the gate is opened;
+//!   Offering   the helper keeps the gate closed,     arm → Declined; stand_down → Answered; patience
+//!              JS has been called. Main is free,     over: main was free → Idle, the gate is opened;
 //!              or (an early offer) will soon be      an early one → Waiting, behind the gate
-//!   Answered   the helper is about to open the gate  armed → Waiting; not armed → Idle
-//!              (after an early offer it keeps it
-//!              while it is armed)
+//!   Declined   JS came, in vain. The helper is       stand_down → Answered; main was free → as Answered;
+//!              about to wake                         an early offer → Waiting, behind the gate
+//!   Answered   JS has had its turn, or wants none.   armed (again) → Waiting; not armed → Idle
+//!              The helper is about to open the gate
 //! ```
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,7 @@ enum Phase {
     Queued,
     Waiting,
     Offering,
+    Declined,
     Answered,
 }
 
@@ -77,7 +79,7 @@ impl Phases {
     /// JS has tried, and wants the lock still. An offer that stands is declined by it.
     pub fn arm(&mut self) -> Then {
         let then = self.want();
-        if self.is_offering() { self.answer() } else { then }
+        if self.is_offering() { self.answer(Phase::Declined) } else { then }
     }
 
     /// No helper could be had for it.
@@ -88,11 +90,12 @@ impl Phases {
     /// JS wants it no more, or has it. Whether it did want it.
     pub fn stand_down(&mut self) -> (bool, Then) {
         let wanted = std::mem::take(&mut self.armed);
-        (wanted, if self.is_offering() { self.answer() } else { Then::Nothing })
+        let offered = matches!(self.phase, Phase::Offering | Phase::Declined);
+        (wanted, if offered { self.answer(Phase::Answered) } else { Then::Nothing })
     }
 
-    fn answer(&mut self) -> Then {
-        self.phase = Phase::Answered;
+    fn answer(&mut self, how: Phase) -> Then {
+        self.phase = how;
         Then::Wake
     }
 
@@ -115,13 +118,14 @@ impl Phases {
         true
     }
 
-    /// An early offer has been answered, or its time is over. True: the lock is to be waited for still. If
-    /// not, it is answered, and `next` comes.
+    /// An early offer has been answered, or its time is over. True: the lock is to be waited for still, behind
+    /// the same gate. If not, `next` comes: who has had the lock, and wants it again, queues anew.
     pub fn end_early(&mut self) -> bool {
-        if self.armed {
+        let goes_on = self.phase != Phase::Answered;
+        if goes_on {
             self.phase = Phase::Waiting;
         }
-        self.armed
+        goes_on
     }
 
     /// Before each wait, the first one too. `ended`: the environment is no more.

@@ -60,6 +60,8 @@ struct World {
     helpers: [Helper; 3],
     main: Holder,
     gate: Holder,
+    /// JS has had main since the early offer that stands was made.
+    had_turn: bool,
 }
 
 const MOST_TASKS: u8 = 2;
@@ -77,6 +79,7 @@ impl World {
             helpers: [Helper::None; 3],
             main: Holder::Nobody,
             gate: Holder::Nobody,
+            had_turn: false,
         }
     }
 
@@ -103,6 +106,7 @@ impl World {
 
     fn enter(&mut self) {
         self.main = Holder::Js;
+        self.had_turn = self.helpers.contains(&Helper::OffersEarly);
         if self.noted {
             self.stand_down();
         }
@@ -298,12 +302,17 @@ impl World {
                         }
                         w.posted = true;
                         w.called = true;
+                        w.had_turn = false;
                         Helper::OffersEarly
                     });
                 }
             }
             Helper::OffersEarly => then("it wakes, or the early offer's time is over", &|w| {
-                if w.phases.end_early() { Helper::BehindGate } else { Helper::Opens }
+                if !w.phases.end_early() {
+                    return Helper::Opens;
+                }
+                assert!(!w.had_turn, "a second turn behind the same gate");
+                Helper::BehindGate
             }),
             Helper::BehindGate => {
                 then("a slice on main goes by, others wait", &|w| {
