@@ -8,8 +8,8 @@ import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
 import { isWaitedFor, owner, wordAt } from './fixtures/segment.cjs'
-import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
-import { patience, until, within } from './fixtures/within.cjs'
+import { folder, suite, unique } from './fixtures/suite.cjs'
+import { until, within } from './fixtures/within.cjs'
 
 const test = suite('waiting')
 
@@ -286,43 +286,6 @@ test('a thread that comes too late for its turn, and finds the lock taken, waits
   ;(await waiting).unlock()
   await holder.done
   await isFree(place)
-})
-
-test('where holds are short, a thread comes before the lock is free, and waits for it itself', async () => {
-  if (patience > 1) return notRun('early offers', 'on an emulated machine no thread comes within 0.4 ms')
-  const place = segment()
-  const { locker } = place
-  const { load } = require(join(__dirname, '..', '..', 'dist', 'native.cjs')) as { load: (...callbacks: (() => void)[]) => { acceptEarly(key: number): number | undefined } }
-  const native = load(() => {}, () => {})
-  const { acceptEarly } = native
-  let accepted = 0
-  native.acceptEarly = (key) => {
-    const verdict = acceptEarly(key)
-    if (verdict === undefined) accepted++
-    return verdict
-  }
-  const peer = new ProcessPeer()
-  await open(peer, place.options)
-  try {
-    peer.launch(async ({ locker, tell }, id) => {
-      tell('begins')
-      for (;;) {
-        const guard = await locker(id).lock()
-        for (const end = performance.now() + 0.05; performance.now() < end; );
-        guard.unlock()
-      }
-    }, locker.id)
-    await peer.hears('begins')
-    const begun = performance.now()
-    while (accepted < 20) {
-      const guard = await locker.lock()
-      assert.is(guard.ownerDied, false)
-      guard.unlock()
-      assert.ok(performance.now() - begun < 50_000, `${accepted} early offers accepted`)
-    }
-  } finally {
-    native.acceptEarly = acceptEarly
-  }
 })
 
 test('a wait goes on in the context that it began in, and the first one of a thread does not keep it', async () => {

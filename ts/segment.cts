@@ -1,5 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
-import { load, type Native } from './native.cjs'
+import { setImmediate } from 'node:timers'
+import { EARLY, load, type Native } from './native.cjs'
 import { LockState } from './queue.cjs'
 
 /** The most that an event loop's turn may block for the sake of locks that it came too late for, in ms. */
@@ -67,6 +68,15 @@ const pendingWaits = { pending: 0 }
 const outside = new AsyncResource('robust-lock')
 let callable = false
 let lastWaitEnded = 0
+/**
+ * Of early offers one a turn of the loop is waited for: with more, each would wait for all the others'. Node may
+ * call `wake` many times a turn; immediates are called once, after it.
+ */
+let mayWait = true
+
+function mayWaitAgain(): void {
+  mayWait = true
+}
 
 /**
  * Called when helpers have something to offer. All waits in place of a turn of the loop share one
@@ -80,12 +90,19 @@ function wake(): void {
   const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
   const late: LockState[] = []
   let latest = 0
+  let early: LockState | undefined
   // Those that stand go first: none may run out while another lock is waited for in place.
   for (let i = 0; i < offers.length; i += 4) {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
-    // One early offer a turn of the loop is waited for; with more, each would wait for all the others'.
-    if (state?.offered(offers[i + 3] as number, i === 0) && lateness(i) > 0) late.push(state)
+    const instead = offers[i + 3] as number
+    if (instead === EARLY && mayWait && early === undefined) early = state
+    else if (state?.offered(instead, false) && lateness(i) > 0) late.push(state)
     latest = Math.max(latest, lateness(i))
+  }
+  if (early !== undefined) {
+    setImmediate(mayWaitAgain).unref()
+    mayWait = false
+    early.offered(EARLY, true)
   }
   let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)
   for (const state of late) {
