@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 import { openManager } from 'robust-lock'
 import { patience } from '../__test__/fixtures/within.cjs'
 import { Progress, tell, type Figures } from './fixtures/figures.cjs'
-import { freeFor, threadOf } from './fixtures/storm-oracles.cjs'
+import { freeFor, stateOf, threadOf } from './fixtures/storm-oracles.cjs'
 import { LOCKS, PLACES, THREADS, makeRows, stormsRow, type Row } from './fixtures/storm-rows.cjs'
 import { Watchdog } from './fixtures/storm-watchdog.cjs'
 import type { Mode, Start } from './fixtures/storm-worker.cjs'
@@ -17,8 +17,10 @@ import type { Mode, Start } from './fixtures/storm-worker.cjs'
 /** By place. */
 const MODES: Mode[] = ['with Workers', 'sync', 'async', 'with Workers', 'mixed', 'async', 'pool', 'pool']
 const CAPACITY = 256
-/** How long nobody may get anywhere, with all processes running: far beyond any slice. */
+/** How long nobody may get anywhere while those who want to sleep: far beyond any slice. */
 const STUCK_MS = 20_000 * patience
+/** The same if some of them would run, and get no processor. */
+const STARVED_MS = 6 * STUCK_MS
 /**
  * After so many kills nobody begins anew until all who wait have had their locks: a waiter that sleeps on
  * would not be noticed among others who come and go. And how long that may take.
@@ -203,14 +205,22 @@ function leaked(): number {
   return Math.max(0, allocated - LOCKS - excused - sum('excused'))
 }
 
+/** Whether there are some who want a lock or have one, and none of them runs or would run. */
+function allSleep(): boolean {
+  const around = rows.filter((row) => Array.from({ length: LOCKS }, (_, id) => row.get('around', id)).some((count) => count > 0))
+  return around.length > 0 && around.every((row) => stateOf(`${row.get('pid')}/task/${row.get('tid')}`) === 'S')
+}
+
 async function watch(progress: Progress, watchdog: Watchdog): Promise<void> {
-  let [last, since] = [-1, performance.now()]
+  let [last, since, awake] = [-1, performance.now(), performance.now()]
   while (!done) {
     await sleep(50)
     for (const row of rows) row.read()
     const acquisitions = sum('acquisitions')
-    if (acquisitions !== last) [last, since] = [acquisitions, performance.now()]
-    if (performance.now() - since > STUCK_MS) fail(`nobody has had a lock for ${STUCK_MS / 1000} s`)
+    if (acquisitions !== last) [last, since, awake] = [acquisitions, performance.now(), performance.now()]
+    else if (!allSleep()) awake = performance.now()
+    if (performance.now() - awake > STUCK_MS) fail(`nobody has had a lock for ${STUCK_MS / 1000} s, and all sleep`)
+    if (performance.now() - since > STARVED_MS) fail(`nobody has had a lock for ${STARVED_MS / 1000} s`)
     const word = watchdog.look()
     if (word !== undefined) {
       console.error(`** stuck: ${word}`)
