@@ -48,7 +48,7 @@ fn child_entry() {
                 let (manager, _) = Manager::open(&options(&path)).unwrap();
                 manager.allocate().unwrap();
                 // Names two chunks that are not there.
-                patch(&path, support::CHUNK_MAP_AT, &[7]);
+                patch(&path, support::CHUNK_MAP_AT, &7u64.to_ne_bytes());
                 let mut rest = File::create(path.with_extension("rest")).unwrap();
                 while rest.write_all(&[1; 4096]).is_ok() {}
                 let later = manager.retrieve(300).unwrap_err().code.as_str();
