@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -294,8 +295,13 @@ pub fn in_a_process(body: impl FnOnce() -> String) -> String {
 }
 
 /// Whether processes can be single-stepped here, through atomic instructions too. (Where those are a load and a
-/// conditional store, each step in between takes the store's condition away.) It takes some hundred steps.
+/// conditional store, each step in between takes the store's condition away.)
 pub fn can_step() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(steps_through_atomics)
+}
+
+fn steps_through_atomics() -> bool {
     let pid = run_copy(|| {
         if ptrace::traceme().is_err() {
             return;
@@ -310,6 +316,7 @@ pub fn can_step() -> bool {
         return false;
     }
     let mut victim = Victim { pid, gone: false, said: None };
+    // It takes some hundred.
     let ended = (0..5_000).find_map(|_| match ptrace::step(pid, None) {
         Err(Errno::EIO) => Some(false),
         outcome => {
