@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { nodes, twoAtATime } from './nodes.mjs'
-import { Sandbox, alone, native, online, packages, root, tarball, tools, withRegistry } from './sandbox.mjs'
+import { Sandbox, alone, native, online, packages, root, tarball, tools, withEmptyRegistry, withRegistry } from './sandbox.mjs'
 
 const test = suite('pack')
 const programs = join(import.meta.dirname, 'programs')
@@ -139,6 +139,28 @@ test('npm install for another platform brings its package, if there is one', asy
       assert.equal(natives(sandbox), wanted, `${os} ${cpu} ${libc}`)
     })
     console.log(`\nchosen among ${packages.length - 1}`)
+  })
+})
+
+test('a release publishes robust-lock last, goes on after it broke off, and stops at what is another', async () => {
+  const taken = new Map()
+  await withEmptyRegistry('a release', taken, async (url) => {
+    const sandbox = new Sandbox({ registry: url })
+    const publish = sandbox.publisher(join(root, 'scripts', 'release', 'publish.mjs'), url)
+    const names = packages.map(({ name }) => name)
+    await publish()
+    assert.equal([...taken.keys()], names)
+    for (const { name, integrity } of packages) assert.is(taken.get(name).versions[version].dist.integrity, integrity, name)
+    // It broke off before robust-lock.
+    taken.delete('robust-lock')
+    const { stdout } = await publish()
+    assert.equal(stdout.match(/^\S+(?= is published already$)/gm), names.slice(0, -1).map((name) => `${name}@${version}`))
+    assert.equal([...taken.keys()], names)
+    taken.get(native).versions[version].dist.integrity = packages.at(-1).integrity
+    taken.delete('robust-lock')
+    const { stderr } = await publish({ fails: true })
+    assert.match(stderr, `${native}@${version} is published already, and is not the same`)
+    assert.not(taken.has('robust-lock'))
   })
 })
 

@@ -35,6 +35,8 @@ function which(program) {
   throw new Error(`there is no ${program} on the PATH`)
 }
 
+const npm = process.env.npm_execpath ?? which('npm')
+
 export class Sandbox {
   /** Not in /dev/shm: it may be mounted noexec. */
   folder = mkdtempSync(join(tmpdir(), 'robust-lock-sandbox-'))
@@ -90,7 +92,14 @@ export class Sandbox {
 
   /** npm, as a user would call it, from the machine's own installation. */
   npm(...arguments_) {
-    return this.run(process.execPath, [process.env.npm_execpath ?? which('npm'), ...arguments_])
+    return this.run(process.execPath, [npm, ...arguments_])
+  }
+
+  /** A script that itself calls npm, and may publish. */
+  publisher(script, registry) {
+    symlinkSync(npm, this.path('bin', 'npm'))
+    writeFileSync(this.path('home', '.npmrc'), `${registry.replace('http:', '')}/:_authToken=none\n`)
+    return (options) => this.run(process.execPath, [script], options)
   }
 }
 
@@ -106,26 +115,42 @@ export function alone(sandbox) {
 /** Yarn waits with what is new. */
 const LONG_AGO = '2026-01-01T00:00:00.000Z'
 
-/** Calls `use` with the address of a registry that has these packages, on this machine alone. */
-export async function withRegistry(what, asked, use) {
-  const url = () => `http://127.0.0.1:${server.address().port}`
-  const server = createServer((request, response) => {
-    const path = decodeURIComponent(request.url)
+/** Calls `use` with the address at which `answer` answers, on this machine alone. */
+async function withServer(what, answer, use) {
+  const server = createServer((request, response) => answer(decodeURIComponent(request.url), request, response))
+  await new Promise((listening) => server.listen(0, '127.0.0.1', listening))
+  const url = `http://127.0.0.1:${server.address().port}`
+  try {
+    const reachable = await fetch(`${url}/robust-lock`).then(() => true, () => false)
+    if (!reachable) return console.log(`not run: ${what}: the loopback interface is down, and there is no ip(8) to raise it`)
+    await use(url)
+  } finally {
+    server.close()
+  }
+}
+
+/** Calls `use` with the address of a registry that has these packages. */
+export function withRegistry(what, asked, use) {
+  const answer = (path, request, response) => {
     asked.push(path)
     const tarballOf = packages.find((one) => path === `/${one.tarball}`)
     if (tarballOf) return response.end(readFileSync(tarball(tarballOf.name)))
     const known = packages.find(({ name }) => path === `/${name}`)
     if (!known) return response.writeHead(404).end('{}')
-    const dist = { tarball: `${url()}/${known.tarball}`, integrity: known.integrity }
+    const dist = { tarball: `http://${request.headers.host}/${known.tarball}`, integrity: known.integrity }
     const found = { ...known.manifest, dist }
-    response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: known.version }, versions: { [known.version]: found }, time: { [known.version]: LONG_AGO } }))
-  })
-  await new Promise((listening) => server.listen(0, '127.0.0.1', listening))
-  try {
-    const reachable = await fetch(`${url()}/robust-lock`).then(() => true, () => false)
-    if (!reachable) return console.log(`not run: ${what}: the loopback interface is down, and there is no ip(8) to raise it`)
-    await use(url())
-  } finally {
-    server.close()
+    return response.end(JSON.stringify({ name: known.name, 'dist-tags': { latest: known.version }, versions: { [known.version]: found }, time: { [known.version]: LONG_AGO } }))
   }
+  return withServer(what, answer, use)
+}
+
+/** Calls `use` with the address of a registry that has nothing yet. What it is given it puts into `taken`, by name. */
+export function withEmptyRegistry(what, taken, use) {
+  const answer = async (path, request, response) => {
+    const name = path.slice(1)
+    if (request.method === 'PUT') taken.set(name, await new Response(request).json())
+    else if (!taken.has(name)) response.writeHead(404)
+    response.end(JSON.stringify(taken.get(name) ?? {}))
+  }
+  return withServer(what, answer, use)
 }
