@@ -62,6 +62,10 @@ fetch_root() {
     ln -s "usr/$part" "$1/$part"
   done
   debs "$1" --all base-files bash coreutils grep gawk libatomic1 libc-bin libstdc++6 mount sed util-linux $([ -n "$node" ] || echo nodejs)
+  # For a user-mode emulator the root is not /: what it begins with, the loader, must not be an absolute link.
+  find "$1"/usr/lib* -maxdepth 1 -name 'ld*' -type l -lname '/*' | while read -r part; do
+    ln -srf "$1$(readlink "$part")" "$part"
+  done
   mkdir -p "$1"/{dev,proc,root,run,sys,tmp,usr/local,work}
   ln -sf bash "$1/usr/bin/sh"
   ln -sf gawk "$1/usr/bin/awk"
