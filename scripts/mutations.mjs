@@ -6,7 +6,7 @@
 //
 // Those of the facade need one `npm run build` before.
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, cpSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -22,9 +22,17 @@ if (wanted[0] === '--places') {
 const copy = mkdtempSync(join(tmpdir(), 'robust-lock-mutations-'))
 const env = { ...process.env, NO_COLOR: '1', CARGO_TARGET_DIR: join(root, 'target', 'mutations') }
 
-/** Ends it and what it has started after so long; a build may take its time on a busy machine. */
+/**
+ * Ends it and what it has started after so long; a build may take its time on a busy machine. Its words go to files:
+ * what a test that fails leaves behind may keep a pipe open for ever.
+ */
 function run(limit, command, args, settings = {}) {
-  return spawnSync('timeout', ['-s', 'KILL', String(limit), command, ...args], { cwd: copy, encoding: 'utf8', maxBuffer: 2 ** 26, ...settings, env: { ...env, ...settings.env } })
+  const words = ['stdout', 'stderr'].map((name) => join(copy, `.${name}`))
+  const files = words.map((file) => openSync(file, 'w'))
+  const { status } = spawnSync('timeout', ['-s', 'KILL', String(limit), command, ...args], { cwd: copy, stdio: ['ignore', ...files], ...settings, env: { ...env, ...settings.env } })
+  for (const file of files) closeSync(file)
+  const [stdout, stderr] = words.map((file) => readFileSync(file, 'utf8'))
+  return { status, stdout, stderr }
 }
 const BUILD_S = 3_600
 /** Longer than the runner of the suites waits for one. */
