@@ -229,4 +229,51 @@ test('a native call that comes back without an answer acquires nothing', async (
   guard.unlock()
 })
 
+test('an unlock() at the end of the stack that throws has not handed over, and one that does not has', async () => {
+  const options = { name: unique() }
+  const manager = openManager(options)
+  const { id } = manager.allocateLock()
+  const peer = new ProcessPeer()
+  await open(peer, options)
+  const found = await peer.run(
+    async ({ locker }, id) => {
+      const lock = locker(id)
+      const held = lock.lockSync()
+      const waiting = [lock.lock({ signal: new AbortController().signal, timeout: 3_000 }), lock.lock()]
+      let [cutOff, lies] = [0, 0]
+      let done = false
+      const descend = (depth: number): void => {
+        try {
+          descend(depth + 1)
+        } catch (error) {
+          if (!done) {
+            try {
+              held.unlock()
+              done = true
+            } catch (refusal) {
+              cutOff++
+              // The call before has released it, and thrown all the same.
+              if ((refusal as { code?: string }).code !== undefined) {
+                lies++
+                done = true
+              }
+            }
+          }
+          throw error
+        }
+      }
+      try {
+        descend(0)
+      } catch {
+        // The end of the stack.
+      }
+      for (const wait of waiting) (await wait).unlock()
+      return { cutOff: cutOff > 0, lies }
+    },
+    id,
+  )
+  assert.equal(found, { cutOff: true, lies: 0 })
+  assert.equal(manager.locksHeld(), [])
+})
+
 test.run()

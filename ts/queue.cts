@@ -224,8 +224,13 @@ export class LockState {
     const { waits } = this.segment
     waits.pending--
     if (waits.pending === 0) this.#native.keepAlive(false)
-    // Last: a signal may be anybody's code, which may lock and unlock anything.
-    task.settle()
+    // Last, when all is noted: a signal may be anybody's code, which may lock and unlock anything. And what fails
+    // here, at the end of the stack, is nothing to the caller, who has done what he was to do.
+    try {
+      task.settle()
+    } catch {
+      // A timer and a listener stay, which find the task gone.
+    }
   }
 
   /** As above: a task stands in the queue when all is done for it, or not at all. */
@@ -263,7 +268,11 @@ export class LockState {
     if (waits.pending === 0) this.#native.keepAlive(false)
     if (this.#first === undefined && this.#armed) this.#standDown()
     // Last, as above.
-    task.settle()
+    try {
+      task.settle()
+    } catch {
+      // As above.
+    }
   }
 
   /** A signal calls its listeners in order, and one before ours may be the reason why a task's turn comes. */
