@@ -7,6 +7,8 @@ import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
+/** How long an early offer may be waited for, in ms. The same stands in crates/node/src/helper.rs. */
+const EARLY_PATIENCE = 0.4
 
 /** Whether a call has acquired the lock: all is well, or would be if its last owner had not died. */
 function isAcquired(verdict: number | undefined): boolean {
@@ -333,7 +335,8 @@ export class LockState {
     if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
     const begun = performance.now()
     const offer = this.#native.waitForOffer(handle, this.id, patience)
-    if (offer >= 0 && !this.#tryForFirst(offer === EARLY)) this.#arm()
+    const maySleep = offer === EARLY && performance.now() - begun + EARLY_PATIENCE <= patience
+    if (offer >= 0 && !this.#tryForFirst(maySleep)) this.#arm()
     return performance.now() - begun
   }
 
