@@ -45,7 +45,7 @@ fn a_header_that_differs_is_refused() {
         (12, 2u32.to_ne_bytes().to_vec(), Code::Incompatible),
         (16, 1u32.to_ne_bytes().to_vec(), Code::Incompatible),
         (24, 16u32.to_ne_bytes().to_vec(), Code::Incompatible),
-        (28, 24u32.to_ne_bytes().to_vec(), Code::Incompatible),
+        (28, 23u32.to_ne_bytes().to_vec(), Code::Incompatible),
         (64, vec![0xff; 48], Code::Incompatible),
         (192, 0u32.to_ne_bytes().to_vec(), Code::Corrupt),
     ] {
