@@ -104,7 +104,13 @@ function passes(mutation) {
 function survival(mutation) {
   const [, path, from, to, , test] = mutation
   if (isOfFacade(mutation)) prepareFacade()
-  else prepareRust(mutation)
+  else {
+    try {
+      prepareRust(mutation)
+    } catch (error) {
+      return `CANNOT BE TRIED (${error.message})`
+    }
+  }
   if (unsound.has(test)) return 'FAILS WITHOUT IT'
   const place = join(copy, path)
   const original = readFileSync(place, 'utf8')
