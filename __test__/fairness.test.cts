@@ -92,7 +92,12 @@ test('one whose event loop is late each time gets its turns beside three prompt 
         timer = setImmediate(block)
       }
       let timer = setImmediate(block)
-      for (let turn = 0; turn < 10; turn++) (await locker(id).lock()).unlock()
+      for (let turn = 0; turn < 10; turn++) {
+        const guard = await locker(id).lock()
+        // Longer than a quantum: each turn is one.
+        Atomics.wait(cell, 0, 0, 1)
+        guard.unlock()
+      }
       clearImmediate(timer)
       return comings
     }, locker.id)
