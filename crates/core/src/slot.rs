@@ -148,10 +148,10 @@ impl Lock {
             thread.check()?;
             // Past a closed gate: as a rule the answer to an offer, so a turn.
             let quantum = if gate::is_open(self.slot) { 0 } else { clock::monotonic_ns() };
-            self.try_main(thread, quantum).or_else(|refusal| match refusal {
-                Refusal::Busy => self.try_again(thread),
-                _ => Err(refusal),
-            })
+            match self.try_main(thread, quantum) {
+                Err(Refusal::Busy) => self.try_again(thread),
+                settled => settled,
+            }
         })
     }
 
@@ -284,7 +284,7 @@ impl Lock {
     }
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
-    #[inline]
+    #[inline(always)]
     fn enter(&self, thread: &Thread, owner_died: bool, quantum: u64) -> Acquired {
         thread.held.set(thread.held.get() + 1);
         let slot = self.slot;
