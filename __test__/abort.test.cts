@@ -2,35 +2,16 @@
 import { getEventListeners } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Guard, type LockError, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { openManager, type Guard, type LockError } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
-import { open, release, take } from './fixtures/jobs.cjs'
-import { ProcessPeer, type Peer } from './fixtures/peers.cjs'
+import { release } from './fixtures/jobs.cjs'
+import { heldElsewhere, isFree, segment } from './fixtures/place.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
-import { suite, unique } from './fixtures/suite.cjs'
+import { suite } from './fixtures/suite.cjs'
 import { helpers } from './fixtures/threads.cjs'
 import { until, within } from './fixtures/within.cjs'
 
 const test = suite('abort')
-
-interface Place {
-  manager: Manager
-  locker: Locker
-  options: OpenOptions
-}
-
-function segment(): Place {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  return { manager, locker: manager.allocateLock(), options }
-}
-
-async function heldElsewhere({ locker, options }: Place): Promise<Peer> {
-  const peer = new ProcessPeer()
-  await open(peer, options)
-  await take(peer, locker.id)
-  return peer
-}
 
 /** What the promise is rejected with, whatever it is. */
 async function reasonOf(promise: Promise<unknown>): Promise<unknown> {
@@ -43,13 +24,6 @@ async function reasonOf(promise: Promise<unknown>): Promise<unknown> {
 }
 
 const listeners = (signal: AbortSignal): number => getEventListeners(signal, 'abort').length
-
-async function isFree({ manager, locker }: Place): Promise<void> {
-  const guard = locker.tryLock()
-  assert.ok(guard, 'it is free')
-  guard?.unlock()
-  await until('the gates are open', () => !isWaitedFor(manager.path, locker.id))
-}
 
 const reasons: unknown[] = [undefined, null, 0, 'text', new Error('own'), { any: 'thing' }]
 

@@ -1,26 +1,14 @@
 // Nothing but a pending lock() keeps a process alive, and that does.
 import * as assert from 'uvu/assert'
-import { openManager, type Locker, type Manager, type OpenOptions } from 'robust-lock'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
 import type { Scope } from './fixtures/scope.cjs'
+import { segment, type Place } from './fixtures/place.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
-import { suite, unique } from './fixtures/suite.cjs'
+import { suite } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
 const test = suite('alive')
-
-interface Place {
-  manager: Manager
-  locker: Locker
-  options: OpenOptions
-}
-
-function segment(): Place {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  return { manager, locker: manager.allocateLock(), options }
-}
 
 /** From here on only the library can keep the peer: it does not listen to the test any more. */
 function letsGo({ workers, tell }: Scope): void {

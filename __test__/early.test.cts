@@ -2,25 +2,13 @@
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Locker, type Manager, type OpenOptions } from 'robust-lock'
 import { open } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
-import { notRun, suite, unique } from './fixtures/suite.cjs'
+import { segment, type Place } from './fixtures/place.cjs'
+import { notRun, suite } from './fixtures/suite.cjs'
 import { patience } from './fixtures/within.cjs'
 
 const test = suite('early')
-
-interface Place {
-  manager: Manager
-  locker: Locker
-  options: OpenOptions
-}
-
-function segment(): Place {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  return { manager, locker: manager.allocateLock(), options }
-}
 
 /** Calls `heard` with each verdict on an early offer, until `done`; beside a peer that takes these locks in a loop. */
 async function earlyOffers(place: Place, ids: number[], heard: (verdict: number | undefined) => boolean, own: () => Promise<unknown>): Promise<void> {

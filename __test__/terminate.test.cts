@@ -2,28 +2,17 @@
 import { createContext, runInContext } from 'node:vm'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Guard, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { openManager, type Guard, type Locker } from 'robust-lock'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
 import type { Scope } from './fixtures/scope.cjs'
+import { segment, type Place } from './fixtures/place.cjs'
 import { isWaitedFor } from './fixtures/segment.cjs'
 import { suite, unique } from './fixtures/suite.cjs'
 import { helpers } from './fixtures/threads.cjs'
 import { until, within } from './fixtures/within.cjs'
 
 const test = suite('terminate')
-
-interface Place {
-  manager: Manager
-  locker: Locker
-  options: OpenOptions
-}
-
-function segment(): Place {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  return { manager, locker: manager.allocateLock(), options }
-}
 
 /** The lock can be had, its holder was no victim, and nobody stands at its gates. */
 async function isWhole({ manager, locker }: Place): Promise<void> {

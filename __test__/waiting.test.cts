@@ -3,35 +3,16 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
-import { openManager, type Guard, type Locker, type Manager, type OpenOptions } from 'robust-lock'
+import { openManager, type Guard, type Locker } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
-import { ProcessPeer, WorkerPeer, type Peer } from './fixtures/peers.cjs'
-import { isWaitedFor, owner, wordAt } from './fixtures/segment.cjs'
+import { ProcessPeer, WorkerPeer } from './fixtures/peers.cjs'
+import { heldElsewhere, isFree, segment, type Place } from './fixtures/place.cjs'
+import { isWaitedFor, offers, owner, wordAt } from './fixtures/segment.cjs'
 import { folder, suite, unique } from './fixtures/suite.cjs'
 import { until, within } from './fixtures/within.cjs'
 
 const test = suite('waiting')
-
-interface Place {
-  manager: Manager
-  locker: Locker
-  options: OpenOptions
-}
-
-function segment(): Place {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  return { manager, locker: manager.allocateLock(), options }
-}
-
-/** Another process that has the lock. */
-async function heldElsewhere({ locker, options }: Place): Promise<Peer> {
-  const peer = new ProcessPeer()
-  await open(peer, options)
-  await take(peer, locker.id)
-  return peer
-}
 
 /** A holder that lets go when a file appears: it can be told so by a thread that is about to block. */
 async function holderOfFile(place: Place): Promise<{ letGo: () => void; done: Promise<void> }> {
@@ -49,13 +30,6 @@ async function holderOfFile(place: Place): Promise<{ letGo: () => void; done: Pr
   done.catch(() => {})
   await peer.hears('looks for the file')
   return { letGo: () => writeFileSync(file, ''), done }
-}
-
-async function isFree({ manager, locker }: Place): Promise<void> {
-  const guard = locker.tryLock()
-  assert.ok(guard, 'it is free')
-  guard?.unlock()
-  await until('the gates are open', () => !isWaitedFor(manager.path, locker.id))
 }
 
 test('a timeout of 0 makes one try', async () => {
@@ -253,6 +227,32 @@ test('a tryLock that comes before the task: the task is next', async () => {
   ;(await waiting).unlock()
   await holder.done
   await isFree(place)
+})
+
+test('who joins the tasks of its thread leaves the offer that is on its way to them', async () => {
+  let inTime = false
+  for (let attempts = 0; !inTime && attempts < 50; attempts++) {
+    const place = segment()
+    const { locker, manager } = place
+    const holder = await holderOfFile(place)
+    const waits = [locker.lock()]
+    await until('it waits', () => isWaitedFor(manager.path, locker.id))
+    holder.letGo()
+    // All in one turn of the loop: the offer stands, and is not delivered.
+    while (offers(manager.path, locker.id) === 0);
+    const begun = performance.now()
+    for (let joined = 1; joined <= 3; joined++) {
+      waits.push(locker.lock())
+      while (performance.now() - begun < joined * 0.5);
+    }
+    const made = offers(manager.path, locker.id)
+    // Longer than 5 ms it does not stand. On a busy machine it takes more than one attempt.
+    inTime = performance.now() - begun < 3
+    if (inTime) assert.is(made, 1)
+    for (const wait of waits) (await wait).unlock()
+    await isFree(place)
+  }
+  assert.ok(inTime, 'in one of 50 attempts')
 })
 
 test('a thread that comes too late for its turn, and finds the lock taken, waits again', async () => {

@@ -115,8 +115,12 @@ async function main(): Promise<void> {
       return performance.now() - begun
     }),
   )
+  // Each as it comes: one thread may hold 960.
+  const rest = all.map(async (wait, id) => {
+    if (!some.includes(id)) (await wait).unlock()
+  })
   await endPeers()
-  for (const [id, wait] of all.entries()) if (!some.includes(id)) (await wait).unlock()
+  await Promise.all(rest)
   console.log(table.toString())
   console.log(`event-loop: Node ${process.version}; six of 1,000 locks are let go while 64 helpers stand at others: the last is granted after ${Math.max(...noticed).toFixed(0)} ms`)
   process.exit(0)
