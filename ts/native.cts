@@ -18,7 +18,7 @@ export const BROKEN = 10
 export const STALE = 12
 export const EARLY = 13
 
-/** Places in `results`. The same stand in crates/node/src/lib.rs. */
+// Places in `results`. The same stand in crates/node/src/lib.rs.
 /** Not 0: the token of an acquisition. To be set to 0 when note of it is taken; if it is not, the next call lets go of it. */
 export const TOKEN = 0
 export const ERRNO = 1

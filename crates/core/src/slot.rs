@@ -284,7 +284,7 @@ impl Lock {
     }
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
-    #[inline(always)]
+    #[inline]
     fn enter(&self, thread: &Thread, owner_died: bool, quantum: u64) -> Acquired {
         thread.held.set(thread.held.get() + 1);
         let slot = self.slot;
