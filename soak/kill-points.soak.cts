@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { after, leftovers } from './fixtures/cut-off.cjs'
 import { tell } from './fixtures/figures.cjs'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '1000000' }, kills: { type: 'string', default: '1000000' }, part: { type: 'string', default: '1/1' }, only: { type: 'string', default: '' } } })
@@ -17,14 +18,14 @@ const args = ['test', '--locked', '--no-fail-fast', '-p', 'robust-lock-core', ..
 const child = spawn('cargo', args, { cwd: root, detached: true, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ROBUST_LOCK_POINTS: values.kills, ROBUST_LOCK_PART: values.part } })
 
 const begun = performance.now()
+const sweep = leftovers()
 let [kills, operations, failed, interrupted] = [0, 0, 0, false]
 function interrupt(): void {
   interrupted = true
   if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
 }
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, interrupt)
-// (A timer takes no more than 24 days.)
-const limit = setTimeout(interrupt, Math.min(Number(values.seconds) * 1_000, 2 ** 31 - 1))
+const limit = after(Number(values.seconds), interrupt)
 createInterface(child.stdout).on('line', (line) => {
   const done = /: (\d+) kills, /.exec(line)
   if (done !== null) {
@@ -37,6 +38,7 @@ createInterface(child.stdout).on('line', (line) => {
 child.on('error', (error) => console.log(`kill-points: FAILED: ${error.message}`))
 child.on('close', (code) => {
   clearTimeout(limit)
+  void sweep()
   tell('kill-points', { kills, operations, failed, seconds: Math.round((performance.now() - begun) / 1_000) })
   process.exitCode = failed === 0 && (interrupted || (kills > 0 && code === 0)) ? 0 : 1
 })

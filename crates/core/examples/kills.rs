@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p robust-lock-core --example kills -- [KILLS]
 //!
-//! A line of JSON after each thousand; SIGINT ends it with the next one. Exits non-zero if anything was
+//! A line of JSON after each thousand; SIGINT or SIGTERM ends it with the next one. Exits non-zero if anything was
 //! wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 
@@ -16,7 +16,7 @@ use storm::supervisor::{Storm, figures, is_clean};
 
 fn main() {
     let kills = std::env::args().nth(1).map_or(20_000, |kills| kills.parse().unwrap());
-    let interrupt = SigSet::from(Signal::SIGINT);
+    let interrupt = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     interrupt.thread_block().unwrap();
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let interrupts = SignalFd::with_flags(&interrupt, flags).unwrap();
