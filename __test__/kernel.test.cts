@@ -1,5 +1,5 @@
 // What only a native addon can bring about in a program of Node: a copy by fork(2), a kernel without robust lists.
-// That the copy's own calls are refused (FORKED) is seen in crates/core/tests/processes.rs: V8 keeps its heap out of
+// That the copy's own calls are refused (FORKED) is seen in crates/core/tests/processes/: V8 keeps its heap out of
 // copies, so that none can run JavaScript.
 import { readdirSync } from 'node:fs'
 import * as assert from 'uvu/assert'

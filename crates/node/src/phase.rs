@@ -1,5 +1,5 @@
 //! Where a waiter stands: the moves of the helper's protocol, and nothing else. Each is one step under
-//! the waiter's mutex; `helper` does what a move asks for, tests/phase.rs makes them in every order.
+//! the waiter's mutex; `helper` does what a move asks for, tests/phase/ makes them in every order.
 //!
 //! ```text
 //!   phase      what happens                          moved by

@@ -1,18 +1,9 @@
-//! Every order of events around one waiter: its JS thread, its helpers, the pool, the call on its way,
-//! and a stranger who takes the lock and the gate. The moves are those of src/phase.rs; what the queue
-//! (ts/queue.cts) and the helper do with them stands here once more, a line each. All states that can be
-//! reached are visited, and in each one what DESIGN.md calls the invariant must hold.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+//! The world of one waiter, and every move in it.
 
-#[path = "../src/phase.rs"]
-mod phase;
-
-use std::collections::{HashMap, VecDeque};
-
-use phase::{Next, Phases, Then};
+use crate::phase::{Next, Phases, Then};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Holder {
+pub enum Holder {
     Nobody,
     Js,
     Helper(usize),
@@ -20,7 +11,7 @@ enum Holder {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Helper {
+pub enum Helper {
     None,
     /// Has the waiter, or goes on with it.
     Begins,
@@ -36,7 +27,7 @@ enum Helper {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Js {
+pub enum Js {
     Runs,
     /// In lockSync, having stood the helper down that was wanted or not.
     Blocks {
@@ -48,26 +39,26 @@ enum Js {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct World {
-    phases: Phases,
-    js: Js,
-    tasks: u8,
+pub struct World {
+    pub phases: Phases,
+    pub js: Js,
+    pub tasks: u8,
     /// queue.cts's own note.
-    noted: bool,
-    posted: bool,
-    called: bool,
-    pooled: u8,
-    helpers: [Helper; 3],
-    main: Holder,
-    gate: Holder,
+    pub noted: bool,
+    pub posted: bool,
+    pub called: bool,
+    pub pooled: u8,
+    pub helpers: [Helper; 3],
+    pub main: Holder,
+    pub gate: Holder,
     /// JS has had main since the early offer that stands was made.
-    had_turn: bool,
+    pub had_turn: bool,
 }
 
 const MOST_TASKS: u8 = 2;
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             phases: Phases::new(),
             js: Js::Runs,
@@ -83,7 +74,7 @@ impl World {
         }
     }
 
-    fn owns(&self) -> bool {
+    pub fn owns(&self) -> bool {
         self.main == Holder::Js
     }
 
@@ -129,7 +120,7 @@ impl World {
     }
 
     /// Everything that JS can do now.
-    fn js(&self, out: &mut Vec<(&'static str, World)>) {
+    pub fn js(&self, out: &mut Vec<(&'static str, World)>) {
         let mut then = |what, change: &dyn Fn(&mut World)| {
             let mut next = *self;
             change(&mut next);
@@ -256,7 +247,7 @@ impl World {
     }
 
     /// Everything that a helper can do now.
-    fn helper(&self, i: usize, out: &mut Vec<(&'static str, World)>) {
+    pub fn helper(&self, i: usize, out: &mut Vec<(&'static str, World)>) {
         let mut then = |what, change: &dyn Fn(&mut World) -> Helper| {
             let mut next = *self;
             let state = change(&mut next);
@@ -353,7 +344,7 @@ impl World {
     }
 
     /// The process is at its limit: the tasks are told.
-    fn no_thread(&self, out: &mut Vec<(&'static str, World)>) {
+    pub fn no_thread(&self, out: &mut Vec<(&'static str, World)>) {
         if self.pooled > 0 && self.helpers == [Helper::None; 3] && self.js == Js::Runs {
             let mut next = Self { pooled: 0, tasks: 0, noted: false, ..*self };
             next.phases.not_pushed();
@@ -361,7 +352,7 @@ impl World {
         }
     }
 
-    fn stranger(&self, out: &mut Vec<(&'static str, World)>) {
+    pub fn stranger(&self, out: &mut Vec<(&'static str, World)>) {
         let take = |holder| match holder {
             Holder::Nobody => Some(Holder::Stranger),
             Holder::Stranger => Some(Holder::Nobody),
@@ -370,70 +361,4 @@ impl World {
         out.extend(take(self.main).map(|main| ("main changes hands", Self { main, ..*self })));
         out.extend(take(self.gate).map(|gate| ("the gate changes hands", Self { gate, ..*self })));
     }
-
-    /// What is wrong with this state.
-    fn wrong(&self) -> Option<&'static str> {
-        let rests = self.phases == Phases::new();
-        let serving =
-            self.helpers.iter().filter(|h| !matches!(h, Helper::None | Helper::Missed)).count();
-        let waits = self.tasks > 0 && !self.owns();
-        let served = self.phases.is_armed() && !rests;
-        let told = self.posted && self.called;
-        if serving + usize::from(self.pooled) != usize::from(!rests) {
-            return Some("a waiter is served by nobody, or twice");
-        }
-        if self.helpers[2] != Helper::None {
-            return Some("a third helper");
-        }
-        let offers = |helper: &Helper| matches!(helper, Helper::Offers | Helper::OffersEarly);
-        if self.phases.is_offering() && !self.helpers.iter().any(offers) {
-            return Some("an offer stands that nobody makes");
-        }
-        if self.posted && !self.called {
-            return Some("an offer that nobody will take");
-        }
-        let busy = matches!(self.js, Js::Blocks { .. } | Js::AcceptsEarly);
-        if waits && !busy && !served && !told {
-            return Some("tasks wait, and nobody waits for them");
-        }
-        if self.owns() && self.phases.is_armed() {
-            return Some("a helper is sent against its own thread");
-        }
-        if self.tasks == 0 && self.phases.is_armed() && self.js == Js::Runs {
-            return Some("a helper is sent for nobody");
-        }
-        None
-    }
-}
-
-#[test]
-fn whatever_happens_somebody_waits_for_the_tasks() {
-    let mut came_from = HashMap::from([(World::new(), None)]);
-    let mut open = VecDeque::from([World::new()]);
-    while let Some(world) = open.pop_front() {
-        if let Some(wrong) = world.wrong() {
-            let mut story = vec![format!("{world:?}")];
-            let mut at = world;
-            while let Some((what, before)) = came_from[&at] {
-                story.push(String::from(what));
-                at = before;
-            }
-            story.reverse();
-            panic!("{wrong}, after:\n  {}", story.join("\n  "));
-        }
-        let mut next = Vec::new();
-        world.js(&mut next);
-        world.stranger(&mut next);
-        world.no_thread(&mut next);
-        for i in 0..world.helpers.len() {
-            world.helper(i, &mut next);
-        }
-        for (what, after) in next {
-            came_from.entry(after).or_insert_with(|| {
-                open.push_back(after);
-                Some((what, world))
-            });
-        }
-    }
-    assert!(came_from.len() > 1_000, "only {} states", came_from.len());
 }
