@@ -8,7 +8,7 @@ import { open } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
 import type { Scope } from './fixtures/scope.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
-import { until } from './fixtures/within.cjs'
+import { patience, until } from './fixtures/within.cjs'
 
 const test = suite('fairness')
 
@@ -101,11 +101,12 @@ test('one whose event loop is late each time gets its turns beside three prompt 
       clearImmediate(timer)
       return comings
     }, locker.id)
-  // Once a turn; if it merely tried when it comes, eight times. A machine with more to do than it can
-  // may make the others' turns longer than it waits: so it may try again.
+  // Once a turn; if it merely tried when it comes, eight times. A machine with more to do than it can, or
+  // that is emulated, may make the others' turns longer than it waits: so it may try again.
+  const most = patience > 1 ? 40 : 20
   const seen: number[] = []
-  while (seen.length < 4 && (seen.length === 0 || Math.min(...seen) > 20)) seen.push(await comings())
-  assert.ok(Math.min(...seen) <= 20, `it came ${seen.join(', ')} times for ten turns`)
+  while (seen.length < 4 && (seen.length === 0 || Math.min(...seen) > most)) seen.push(await comings())
+  assert.ok(Math.min(...seen) <= most, `it came ${seen.join(', ')} times for ten turns`)
 })
 
 test('four processes, sync and async mixed, all get on', async () => {

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { afterScript, allows } from './fixtures/namespace.cjs'
 import { folder, suite } from './fixtures/suite.cjs'
-import { within } from './fixtures/within.cjs'
+import { patience, within } from './fixtures/within.cjs'
 
 const test = suite('programs')
 const root = join(__dirname, '..', '..')
@@ -38,7 +38,8 @@ function figure(output: string, row: string): number {
 }
 
 test('the demo: workers are killed, and the books balance', async () => {
-  const { code, output } = await run('build/demo/bank.cjs', ['--seconds', '4', '--kill-every', '50'])
+  // A worker has to come to something before it is killed.
+  const { code, output } = await run('build/demo/bank.cjs', ['--seconds', String(4 * patience), '--kill-every', String(50 * patience)])
   assert.is(code, 0, output)
   assert.match(output, /^ {2}1 s {2}\d+ transfers/m, 'plain lines where there is no terminal')
   assert.ok(figure(output, 'transfers') > 100)

@@ -9,6 +9,10 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=1777 tmp /tmp
 mount -t devpts pts /dev/pts
+# For the tests: a freezer, and a folder that lies on no tmpfs.
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mkdir -p /var/tmp
+mount -t ramfs ramfs /var/tmp
 ln -sf /proc/self/fd /dev/fd
 exec </dev/null >/dev/console 2>&1
 echo guest >/proc/sys/kernel/hostname
