@@ -237,10 +237,12 @@ test('who joins the tasks of its thread leaves the offer that is on its way to t
     const holder = await holderOfFile(place)
     const waits = [locker.lock()]
     await until('it waits', () => isWaitedFor(manager.path, locker.id))
+    // All in one turn of the loop: the offer stands, and is not delivered. It has been made since `begun`.
+    let begun = performance.now()
+    let looked = begun
     holder.letGo()
-    // All in one turn of the loop: the offer stands, and is not delivered.
-    while (offers(manager.path, locker.id) === 0);
-    const begun = performance.now()
+    do [begun, looked] = [looked, performance.now()]
+    while (offers(manager.path, locker.id) === 0)
     for (let joined = 1; joined <= 3; joined++) {
       waits.push(locker.lock())
       while (performance.now() - begun < joined * 0.5);
