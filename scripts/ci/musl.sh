@@ -10,7 +10,8 @@ arch=$(node -p process.arch)
 bash scripts/ci/modules.sh "linux-$arch-musl"
 engine=$(command -v docker || command -v podman)
 # As root in there, and in PID and mount namespaces of its own: what the suites need for their own ones.
-"$engine" run --rm --volume "$PWD:/tree:ro" --shm-size 1g --cap-add SYS_ADMIN --security-opt seccomp=unconfined \
+"$engine" run --rm --volume "$PWD:/tree:ro" --shm-size 1g --cap-add SYS_ADMIN \
+  --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
   "node:$1-alpine" sh -euc '
     apk add --no-cache util-linux procps >/dev/null
     mkdir /own && cd /own
