@@ -15,7 +15,12 @@ must() {
   "$@" || { printf '** failed: %s\n' "$*"; exit 1; }
 }
 
-[ -z "$(git status --porcelain)" ] || hindrances+=('there are changes that are not committed')
+# git says nothing of a folder that is somebody else's, as in a container.
+if ! changes=$(git status --porcelain); then
+  hindrances+=('git does not say what has changed')
+elif [ -n "$changes" ]; then
+  hindrances+=('there are changes that are not committed')
+fi
 version=$(node -p 'require("./package.json").version')
 step node scripts/release/check-version.mjs "v$version"
 must npm ci --no-audit --no-fund --prefer-offline --loglevel=error
