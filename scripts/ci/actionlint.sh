@@ -12,4 +12,5 @@ elif command -v go >/dev/null || [ -x "$cache/actionlint" ]; then
   "$cache/actionlint"
 else
   echo 'not run: actionlint: there is neither it nor a Go to build it'
+  [ -z "${GITHUB_ACTIONS:-}" ]
 fi
