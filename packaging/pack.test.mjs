@@ -1,6 +1,6 @@
 // The packages as npm would publish them: what is in them, and what they do on a machine with neither a
 // compiler nor a network, on every major version of Node. `npm run test:pack` makes them first.
-import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -122,6 +122,35 @@ test('npm install robust-lock brings the package of this platform, and of no oth
     // npm ci, from the lock file that this has made.
     await sandbox.npm('ci')
     assert.is((await sandbox.run(process.execPath, ['programs/commonjs.cjs'], { env: alone(sandbox) })).stdout, outcome(false))
+  })
+})
+
+test('what the error says mends an installation of another platform, and one without optional packages', async () => {
+  await withRegistry('the command that mends', [], async (url) => {
+    const foreign = ['--os=darwin', '--cpu=arm64']
+    const ways = {
+      'a folder and its lock file come from another platform': async (npm) => npm('install', ...foreign, 'robust-lock'),
+      // Out of what lies in the folder npm makes a lock file that knows of no other platform.
+      'its lock file was made anew there': async (npm, sandbox) => {
+        await npm('install', ...foreign, 'robust-lock')
+        rmSync(sandbox.path('package-lock.json'))
+        await npm('install', ...foreign)
+        await npm('ci')
+      },
+      'without optional packages': async (npm) => npm('install', '--omit=optional', 'robust-lock'),
+    }
+    for (const [title, spoil] of Object.entries(ways)) {
+      const sandbox = new Sandbox({ registry: url })
+      await spoil((...words) => sandbox.npm(...words), sandbox)
+      assert.equal(natives(sandbox), [], title)
+      sandbox.copy(programs, 'programs')
+      const ask = async () => JSON.parse((await sandbox.run(process.execPath, ['programs/missing.cjs'], { env: alone(sandbox) })).stdout)
+      const [{ message }] = await ask()
+      const [, command] = /Run "npm (.+?)"/.exec(message)
+      await sandbox.npm(...command.split(' '))
+      assert.equal(natives(sandbox), [native], title)
+      for (const { supported, opened } of await ask()) assert.ok(supported && opened, title)
+    }
   })
 })
 

@@ -88,7 +88,8 @@ with_target() {
   case $rust in
     # A module that Node loads has Node's libc, not one of its own.
     *-musl) flags+=' -Ctarget-feature=-crt-static -Clink-self-contained=no' ;;
-    x86_64-*-gnu) flags+=' -Clinker-features=-lld' ;;
+    # Since Rust 1.90 it would link these with its own lld; before, it does not know the option.
+    x86_64-*-gnu) ! rustc -Clinker-features=-lld --print sysroot >/dev/null 2>&1 || flags+=' -Clinker-features=-lld' ;;
   esac
   export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags${ROBUST_LOCK_RUSTFLAGS:+ $ROBUST_LOCK_RUSTFLAGS}"
   export CARGO_TARGET_DIR=$output CARGO_BUILD_TARGET=$rust
