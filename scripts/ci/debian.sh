@@ -5,5 +5,4 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 apt-get -qq -y --no-install-recommends install ca-certificates cpio gcc git libc6-dev nodejs npm procps python3-pip rustup >/dev/null
-rustup default stable
-rustup component add rust-src
+bash "$(dirname "$0")/rust.sh"

@@ -7,8 +7,6 @@ cd "$(dirname "$0")/../.."
 source scripts/arch/common.sh
 
 [ "$*" != all ] || set -- $(awk '{ print $1 }' <<<"$platforms")
-# CI's rustup brings the standard library's sources; elsewhere they are Debian's, or the user's to bring.
-[ -z "${GITHUB_ACTIONS:-}" ] || rustup component add rust-src
 bash scripts/arch/build.sh "$@"
 out=${ROBUST_LOCK_OUT:-.}
 files=()

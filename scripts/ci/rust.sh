@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The Rust with which CI works and releases are built: the same on every runner, whose own are of various ages.
+# The sources of the standard library are part of it (see ../arch/std.sh).
+set -euo pipefail
+
+version=1.95.0
+rustup toolchain install "$version" --profile minimal --component clippy,rustfmt,rust-src --no-self-update
+rustup default "$version"
