@@ -263,6 +263,37 @@ test('a signal whose listener is let go of by code that locks and calls off', as
   await isFree(place)
 })
 
+test('a signal that fails when it is asked, or releases the lock itself', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  let act: (() => void) | undefined
+  const signal = {
+    get aborted(): boolean {
+      const now = act
+      act = undefined
+      now?.()
+      return false
+    },
+    addEventListener(): void {},
+    removeEventListener(): void {},
+  } as unknown as AbortSignal
+  const guard = locker.lockSync()
+  const failed = reasonOf(locker.lock({ signal }))
+  const next = locker.lock()
+  act = () => {
+    throw new Error('broken')
+  }
+  guard.unlock()
+  assert.match(String(await within(failed, 'the one whose signal fails')), 'broken')
+  const again = await within(next, 'the one that waits behind it')
+  const wait = locker.lock({ signal })
+  act = () => again.unlock()
+  again.unlock()
+  assert.equal(manager.locksHeld(), [locker.id], 'it is the next one, and has been let go of once')
+  ;(await wait).unlock()
+  await isFree(place)
+})
+
 test('close() rejects what waits through this manager, and nothing else', async () => {
   const place = segment()
   const { locker, options } = place

@@ -2,7 +2,7 @@ import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
 import type { Segment } from './segment.cjs'
-import { forget, listen, type Cancellable } from './signals.cjs'
+import { abortOf, forget, listen, type Cancellable } from './signals.cjs'
 import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT, TOKEN, refusal, unanswered, type Native } from './native.cjs'
 
 /** setTimeout takes no more: it would fire at once. */
@@ -181,7 +181,10 @@ export class LockState {
   /** Releases the lock, or hands it to the task that waits longest on this thread. */
   release(): void {
     if (this.unrepaired || this.#first !== undefined) {
+      const { token } = this
       this.#dropAborted()
+      // A signal's own code may have released it meanwhile: then it is somebody else's.
+      if (this.token !== token) return
       this.#releaseAs((this.unrepaired ? 1 : 0) | (this.#first === undefined ? 0 : 2))
       return
     }
@@ -279,7 +282,11 @@ export class LockState {
 
   /** A signal calls its listeners in order, and one before ours may be the reason why a task's turn comes. */
   #dropAborted(): void {
-    for (let task = this.#first; task?.signal?.aborted; task = this.#first) this.withdraw(task, task.signal.reason)
+    for (let task = this.#first; task !== undefined; task = this.#first) {
+      const abort = abortOf(task.signal)
+      if (abort === undefined) return
+      this.withdraw(task, abort.reason)
+    }
   }
 
   /** The task's time is over: one last try, unless another task of this thread waits ahead. */

@@ -21,6 +21,18 @@ class Waits {
   }
 }
 
+/**
+ * The abort, if there has been one. Anything may pass for a signal: one that fails calls off what it was given
+ * for, and nothing else.
+ */
+export function abortOf(signal: AbortSignal | undefined): { reason: unknown } | undefined {
+  try {
+    return signal?.aborted ? { reason: signal.reason } : undefined
+  } catch (reason) {
+    return { reason }
+  }
+}
+
 const known = new WeakMap<AbortSignal, Waits>()
 
 /** From now on the signal's abort calls it off. */
