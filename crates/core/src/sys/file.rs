@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{self, AT_FDCWD, AtFlags, FallocateFlags, FcntlArg};
+use nix::fcntl::{self, AT_FDCWD, AtFlags, FallocateFlags};
 use nix::sys::{mman, resource, statfs};
 
 /// open(2) of an existing file, neither through a symlink nor waiting for a FIFO's other end. Never
@@ -111,6 +111,7 @@ impl Drop for ByteLock<'_> {
     }
 }
 
+#[cfg(not(all(target_env = "gnu", target_pointer_width = "32")))]
 fn set_byte_lock(file: &File, offset: u64, kind: libc::c_int) -> bool {
     let range = libc::flock {
         l_type: kind as libc::c_short,
@@ -119,7 +120,22 @@ fn set_byte_lock(file: &File, offset: u64, kind: libc::c_int) -> bool {
         l_len: 1,
         l_pid: 0,
     };
-    fcntl::fcntl(file, FcntlArg::F_OFD_SETLK(&range)).is_ok()
+    fcntl::fcntl(file, fcntl::FcntlArg::F_OFD_SETLK(&range)).is_ok()
+}
+
+/// On 32 bit the kernel wants a range of 64. glibc's fcntl translates ours since 2.28 only; one that is linked
+/// against an older glibc hands it on as it is, and the kernel finds nonsense in it. So the kernel is asked itself.
+#[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+fn set_byte_lock(file: &File, offset: u64, kind: libc::c_int) -> bool {
+    let range = libc::flock64 {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset as libc::off64_t,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: fcntl64(2) with F_OFD_SETLK reads one flock64, and keeps nothing of it.
+    unsafe { libc::syscall(libc::SYS_fcntl64, file.as_raw_fd(), libc::F_OFD_SETLK, &range) == 0 }
 }
 
 /// geteuid(2).
