@@ -111,31 +111,24 @@ impl Drop for ByteLock<'_> {
     }
 }
 
-#[cfg(not(all(target_env = "gnu", target_pointer_width = "32")))]
-fn set_byte_lock(file: &File, offset: u64, kind: libc::c_int) -> bool {
-    let range = libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: offset as libc::off_t,
-        l_len: 1,
-        l_pid: 0,
-    };
-    fcntl::fcntl(file, fcntl::FcntlArg::F_OFD_SETLK(&range)).is_ok()
-}
-
-/// On 32 bit the kernel wants a range of 64. glibc's fcntl translates ours since 2.28 only; one that is linked
-/// against an older glibc hands it on as it is, and the kernel finds nonsense in it. So the kernel is asked itself.
+// The range as the kernel wants it: in 64 bits, everywhere. glibc's fcntl translates one of 32 since 2.28; a
+// program that is linked against an older one hands the kernel nonsense. So the kernel is asked itself.
 #[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+use libc::{SYS_fcntl64 as SYS_FCNTL, flock64 as Range};
+
+#[cfg(not(all(target_env = "gnu", target_pointer_width = "32")))]
+use libc::{SYS_fcntl as SYS_FCNTL, flock as Range};
+
 fn set_byte_lock(file: &File, offset: u64, kind: libc::c_int) -> bool {
-    let range = libc::flock64 {
+    let range = Range {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: offset as libc::off64_t,
+        l_start: offset as _,
         l_len: 1,
         l_pid: 0,
     };
-    // SAFETY: fcntl64(2) with F_OFD_SETLK reads one flock64, and keeps nothing of it.
-    unsafe { libc::syscall(libc::SYS_fcntl64, file.as_raw_fd(), libc::F_OFD_SETLK, &range) == 0 }
+    // SAFETY: fcntl(2) with F_OFD_SETLK reads one such range, and keeps nothing of it.
+    unsafe { libc::syscall(SYS_FCNTL, file.as_raw_fd(), libc::F_OFD_SETLK, &range) == 0 }
 }
 
 /// geteuid(2).
