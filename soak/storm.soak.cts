@@ -31,7 +31,8 @@ const CALM_MS = 15_000 * patience
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '600' }, kills: { type: 'string', default: '500' } } })
 const wanted = Number(values.kills)
 
-const folder = mkdtempSync(`/dev/shm/robust-lock-storm-${process.pid}-`)
+// As a test it is in the suite's folder, which the runner removes should this process not come to it.
+const folder = mkdtempSync(join(process.env['ROBUST_LOCK_DIR'] || '/dev/shm', `robust-lock-storm-${process.pid}-`))
 const segment = join(folder, 'segment')
 const rows = makeRows(join(folder, 'rows'))
 const own = stormsRow(join(folder, 'rows'))

@@ -7,8 +7,8 @@ import type { Segment } from './segment.cjs'
 /** How long to wait for a lock. */
 export interface WaitOptions {
   /**
-   * In ms; Infinity, the default, for as long as it takes. 0 makes one try. When it is over, the wait
-   * fails with ERR_ROBUST_LOCK_TIMEOUT.
+   * In ms; Infinity, the default, for as long as it takes. 0 makes one try (`lock()`: none if a task
+   * of this thread has the lock or awaits it). When it is over, the wait fails with ERR_ROBUST_LOCK_TIMEOUT.
    */
   timeout?: number | undefined
 }
