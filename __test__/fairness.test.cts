@@ -51,8 +51,9 @@ async function crowd(count: number, hold: number, how: (place: number) => 'sync'
   peers.forEach((peer, place) => peer.launch(beGreedy, { id: locker.id, place, file, hold, how: how(place) }))
   await Promise.all(peers.map((peer) => peer.hears('begins')))
   const read = (): { turns: number; waits: boolean }[] => {
-    const bytes = readFileSync(file)
-    return peers.map((_, place) => ({ turns: bytes.readDoubleLE(place * 16), waits: bytes.readDoubleLE(place * 16 + 8) === 1 }))
+    // In the processor's byte order, as they write it.
+    const records = new Float64Array(new Uint8Array(readFileSync(file)).buffer)
+    return peers.map((_, place) => ({ turns: records[place * 2] as number, waits: records[place * 2 + 1] === 1 }))
   }
   return { name, locker, path: manager.path, peers, read }
 }
