@@ -285,8 +285,8 @@ async function warningsOf(provoke: () => unknown): Promise<Warning[]> {
 
 const STALE = 'ERR_ROBUST_LOCK_STALE_SEGMENT'
 
-test('STALE_SEGMENT: a warning, once, when the file is deleted under running processes', async () => {
-  for (const provoke of ['allocateLock', 'retrieveLock', 'allocateAndRetrieveLock', 'free', 'freeAllLocks', 'open']) {
+for (const provoke of ['allocateLock', 'retrieveLock', 'allocateAndRetrieveLock', 'free', 'freeAllLocks', 'open']) {
+  test(`STALE_SEGMENT: a warning, once, when the file is deleted under running processes (${provoke})`, async () => {
     const manager = openManager({ name: unique() })
     const locker = manager.allocateLock()
     rmSync(manager.path)
@@ -311,8 +311,8 @@ test('STALE_SEGMENT: a warning, once, when the file is deleted under running pro
     assert.equal(warnings.map(({ code }) => code), [STALE], provoke)
     assert.match(warnings[0]?.message as string, manager.path)
     assert.is(warnings[0]?.name, 'RobustLockWarning')
-  }
-})
+  })
+}
 
 for (const how of ['lock', 'lockSync'] as const) {
   test(`STALE_SEGMENT: seen by a ${how}() that waits`, async () => {
