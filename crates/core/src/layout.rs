@@ -116,7 +116,8 @@ pub struct Slot {
     pub owner_pid: AtomicU32,
     pub owner_tid: AtomicU32,
     pub owner_start: AtomicU64,
-    pub since: AtomicU64,
+    /// CLOCK_MONOTONIC, in ns: when the last turn began. Who found nobody at the gate does not write it.
+    pub turn_began: AtomicU64,
     pub deaths: AtomicU32,
     _line3: [u8; 36],
 }

@@ -37,25 +37,23 @@ struct Thread {
     /// 0 before the first question.
     tid: Cell<u32>,
     held: Cell<u32>,
-    last: Cell<Last>,
+    /// That of its last acquisition; `None` if nobody stood at the gate then.
+    turn: Cell<Option<Turn>>,
 }
 
-/// A thread's last acquisition.
+/// An acquisition of somebody who had waited for it, or came straight back.
 #[derive(Clone, Copy)]
-struct Last {
+struct Turn {
     slot: usize,
     token: u64,
-    /// Coarse.
-    since: u64,
-    /// When the quantum began that it belongs to; 0 if nobody stood at the gate.
-    quantum_began: u64,
+    /// When the quantum began that it belongs to.
+    began: u64,
     offers: u32,
 }
 
 thread_local! {
     static THREAD: Thread = const {
-        let last = Last { slot: 0, token: 0, since: 0, quantum_began: 0, offers: 0 };
-        Thread { tid: Cell::new(0), held: Cell::new(0), last: Cell::new(last) }
+        Thread { tid: Cell::new(0), held: Cell::new(0), turn: Cell::new(None) }
     };
 }
 
@@ -75,22 +73,27 @@ impl Thread {
         if self.held.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
     }
 
-    /// Whether it may try the slot's main now, and in which quantum: 0, none, if nobody stands at the
-    /// gate, else its last one, if that goes on. `None`: it is the others' turn.
+    /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
+    /// stands at the gate, else it is that of its last turn, if it goes on. `Busy`: the others' turn.
     #[inline]
-    fn quantum(&self, slot: &Slot) -> Option<u64> {
-        if gate::is_open(slot) { Some(0) } else { self.last_quantum(slot) }
+    fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
+        if gate::is_open(slot) { Ok(None) } else { self.last_quantum(slot).map(Some) }
     }
 
     #[cold]
-    fn last_quantum(&self, slot: &Slot) -> Option<u64> {
-        let last = self.last.get();
-        let goes_on = last.quantum_began != 0
-            && last.slot == ptr::from_ref(slot).addr()
-            && last.token == slot.token.load(Ordering::Relaxed)
-            && last.offers == slot.offers.load(Ordering::Relaxed)
-            && clock::monotonic_ns().saturating_sub(last.quantum_began) < QUANTUM_NS;
-        goes_on.then_some(last.quantum_began)
+    fn last_quantum(&self, slot: &Slot) -> Result<u64, Refusal> {
+        self.last_turn(slot)
+            .filter(|turn| {
+                turn.token == slot.token.load(Ordering::Relaxed)
+                    && turn.offers == slot.offers.load(Ordering::Relaxed)
+                    && clock::monotonic_ns().saturating_sub(turn.began) < QUANTUM_NS
+            })
+            .map_or(Err(Refusal::Busy), |turn| Ok(turn.began))
+    }
+
+    /// Its last acquisition, if that was a turn at this slot.
+    fn last_turn(&self, slot: &Slot) -> Option<Turn> {
+        self.turn.get().filter(|turn| turn.slot == ptr::from_ref(slot).addr())
     }
 }
 
@@ -147,7 +150,7 @@ impl Lock {
         THREAD.with(|thread| {
             thread.check()?;
             // Past a closed gate: as a rule the answer to an offer, so a turn.
-            let quantum = if gate::is_open(self.slot) { 0 } else { clock::monotonic_ns() };
+            let quantum = (!gate::is_open(self.slot)).then(clock::monotonic_ns);
             match self.try_main(thread, quantum) {
                 Err(Refusal::Busy) => self.try_again(thread),
                 settled => settled,
@@ -158,7 +161,7 @@ impl Lock {
     #[cold]
     fn try_again(&self, thread: &Thread) -> Result<Acquired, Refusal> {
         if recover(self.segment, &self.slot.main, Effort::Sparing) {
-            return self.try_main(thread, 0);
+            return self.try_main(thread, None);
         }
         Err(Refusal::Busy)
     }
@@ -167,7 +170,7 @@ impl Lock {
     pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             thread.check()?;
-            let quantum = thread.quantum(self.slot).ok_or(Refusal::Busy)?;
+            let quantum = thread.quantum(self.slot)?;
             self.try_main(thread, quantum)
         })
     }
@@ -175,7 +178,7 @@ impl Lock {
     // As a call it would hand its result on from one place of the stack to another in unaligned parts: a stall
     // of 5 ns in every acquisition.
     #[inline(always)]
-    fn try_main(&self, thread: &Thread, quantum: u64) -> Result<Acquired, Refusal> {
+    fn try_main(&self, thread: &Thread, quantum: Option<u64>) -> Result<Acquired, Refusal> {
         match self.slot.main.try_lock() {
             MutexLock::Got { owner_died } => Ok(self.enter(thread, owner_died, quantum)),
             MutexLock::Busy => Err(Refusal::Busy),
@@ -218,13 +221,13 @@ impl Lock {
     /// find the gate just opened, by the next holder, and take it from the thread that was woken for
     /// it. With long holds that thread then waits for whole turns more; so the gate is left to it.
     fn let_pass(&self) {
-        let last = THREAD.with(|thread| thread.last.get());
-        let mine = last.slot == ptr::from_ref(self.slot).addr();
-        if mine && self.slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1) {
-            let next_since = self.slot.since.load(Ordering::Relaxed);
-            let held = next_since.saturating_sub(last.since);
-            let now = clock::coarse_ns();
-            if held >= LONG_HOLD_NS && now <= next_since.saturating_add(LONG_HOLD_NS) {
+        let Some(last) = THREAD.with(|thread| thread.last_turn(self.slot)) else { return };
+        if self.slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1) {
+            // Older than `last.began` if the next one did not have to wait for it.
+            let next_began = self.slot.turn_began.load(Ordering::Relaxed);
+            let held = next_began.saturating_sub(last.began);
+            let now = clock::monotonic_ns();
+            if held >= LONG_HOLD_NS && now <= next_began.saturating_add(LONG_HOLD_NS) {
                 std::thread::sleep(LET_PASS);
             }
         }
@@ -261,7 +264,7 @@ impl Lock {
             self.slot.main.unlock();
             return Err(Refusal::Stopped);
         }
-        Ok(self.enter(thread, owner_died, quantum))
+        Ok(self.enter(thread, owner_died, Some(quantum)))
     }
 
     /// A helper thread's wait: until it is this thread's turn and the lock is free, which it then
@@ -287,7 +290,7 @@ impl Lock {
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.
     #[inline]
-    fn enter(&self, thread: &Thread, owner_died: bool, quantum: u64) -> Acquired {
+    fn enter(&self, thread: &Thread, owner_died: bool, quantum: Option<u64>) -> Acquired {
         thread.held.set(thread.held.get() + 1);
         let slot = self.slot;
         let acquired = self.inside();
@@ -302,12 +305,14 @@ impl Lock {
         acquired
     }
 
-    fn note(&self, thread: &Thread, token: u64, quantum: u64) {
-        let since = clock::coarse_ns();
-        self.slot.since.store(since, Ordering::Relaxed);
-        let slot = ptr::from_ref(self.slot).addr();
-        let offers = self.slot.offers.load(Ordering::Relaxed);
-        thread.last.set(Last { slot, token, since, quantum_began: quantum, offers });
+    /// Only a turn is timed: who finds nobody at the gate does not look at a clock.
+    #[inline]
+    fn note(&self, thread: &Thread, token: u64, quantum: Option<u64>) {
+        thread.turn.set(quantum.map(|began| {
+            self.slot.turn_began.store(began, Ordering::Relaxed);
+            let slot = ptr::from_ref(self.slot).addr();
+            Turn { slot, token, began, offers: self.slot.offers.load(Ordering::Relaxed) }
+        }));
     }
 
     fn inside(&self) -> Acquired {
@@ -345,7 +350,7 @@ impl Lock {
     pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             self.check_mine(thread)?;
-            let quantum = thread.quantum(self.slot).ok_or(Refusal::Busy)?;
+            let quantum = thread.quantum(self.slot)?;
             self.leave(keep_dirty);
             let acquired = self.inside();
             self.note(thread, acquired.token, quantum);

@@ -21,12 +21,6 @@ pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// The same clock as of the last timer tick (1 to 10 ms ago): read without a counter, it costs a
-/// fifth. Good enough to say since when a lock is held.
-pub fn coarse_ns() -> u64 {
-    read(libc::CLOCK_MONOTONIC_COARSE)
-}
-
 /// Microseconds since 1970.
 pub fn wall_us() -> u64 {
     read(libc::CLOCK_REALTIME) / 1_000
