@@ -173,6 +173,18 @@ test('bad arguments', async () => {
   await rejects(manager.lockAll(lockers), 'ERR_ROBUST_LOCK_CLOSED')
 })
 
+test('one that cannot be released keeps none of the others', () => {
+  const { manager, lockers } = pool(3)
+  const guard = manager.lockAllSync(lockers)
+  const fails = (): never => {
+    throw new Error('broken')
+  }
+  Object.defineProperty(guard.guards[1], Symbol.dispose, { value: fails })
+  assert.throws(() => guard.unlock(), 'broken')
+  assert.equal(manager.locksHeld(), [1])
+  guard.guards[1]?.unlock()
+})
+
 test('markConsistent() of several leaves those out that were released one by one', async () => {
   const options = { name: unique() }
   const manager = openManager(options)

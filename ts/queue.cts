@@ -1,3 +1,4 @@
+import { clearTimeout, now, setTimeout } from './clock.cjs'
 import { LockError } from './errors.cjs'
 import { Guard } from './guard.cjs'
 import type { Locker } from './locker.cjs'
@@ -39,13 +40,13 @@ export class Task implements Cancellable {
   /** From now on it may be called off. */
   listen(): void {
     if (this.signal !== undefined) listen(this.signal, this)
-    if (this.timeout !== Infinity) this.#setTimer(performance.now() + this.timeout)
+    if (this.timeout !== Infinity) this.#setTimer(now() + this.timeout)
   }
 
   #setTimer(deadline: number): void {
-    const left = deadline - performance.now()
+    const left = deadline - now()
     this.#timer = setTimeout(() => {
-      if (performance.now() < deadline) this.#setTimer(deadline)
+      if (now() < deadline) this.#setTimer(deadline)
       else this.state.timedOut(this)
     }, Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER))
   }
@@ -207,7 +208,8 @@ export class LockState {
   /**
    * Gives the lock, which this thread owns, to the first task. What can fail (the end of the stack, or of
    * a vm's time) comes first, the promise included: then the task waits on, and the guard that is out, if
-   * the lock is handed over, has it still.
+   * the lock is handed over, has it still. (A hook of async_hooks sees the promise settled, and may call off
+   * this very task, which is too late for that: it is out of the queue then, and all the same the owner.)
    */
   #grant(ownerDied: boolean): void {
     const task = this.#first as Task
@@ -221,14 +223,16 @@ export class LockState {
     this.token = guard.token
     this.unrepaired = ownerDied
     this.ownerLocker = task.locker
-    task.queued = false
-    this.#first = task.next
-    if (task.next === undefined) this.#last = undefined
-    else task.next.previous = undefined
-    task.next = undefined
-    const { waits } = this.segment
-    waits.pending--
-    if (waits.pending === 0) this.#native.keepAlive(false)
+    if (task.queued) {
+      task.queued = false
+      this.#first = task.next
+      if (task.next === undefined) this.#last = undefined
+      else task.next.previous = undefined
+      task.next = undefined
+      const { waits } = this.segment
+      waits.pending--
+      if (waits.pending === 0) this.#native.keepAlive(false)
+    }
     // Last, when all is noted: a signal may be anybody's code, which may lock and unlock anything. And what fails
     // here, at the end of the stack, is nothing to the caller, who has done what he was to do.
     try {
@@ -340,11 +344,11 @@ export class LockState {
   waitInPlace(patience: number): number {
     const { handle } = this.segment
     if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
-    const begun = performance.now()
+    const begun = now()
     const offer = this.#native.waitForOffer(handle, this.id, patience)
-    const maySleep = offer === EARLY && performance.now() - begun + EARLY_PATIENCE <= patience
+    const maySleep = offer === EARLY && now() - begun + EARLY_PATIENCE <= patience
     if (offer >= 0 && !this.#tryForFirst(maySleep)) this.#arm()
-    return performance.now() - begun
+    return now() - begun
   }
 
   /** After a try: an offer that stands is declined. False if that cannot be: then nobody waits any more. */

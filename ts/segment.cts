@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import { setImmediate } from 'node:timers'
+import { now, setImmediate } from './clock.cjs'
 import { EARLY, load, type Native } from './native.cjs'
 import { LockState } from './queue.cjs'
 
@@ -86,7 +86,7 @@ function mayWaitAgain(): void {
 function wake(): void {
   const native = nativeModule()
   const offers = native.takeOffers()
-  const sinceOwnWait = performance.now() - lastWaitEnded
+  const sinceOwnWait = now() - lastWaitEnded
   const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
   const late: LockState[] = []
   let latest = 0
@@ -109,7 +109,7 @@ function wake(): void {
     const waited = state.waitInPlace(budget)
     if (waited > 0) {
       budget -= waited
-      lastWaitEnded = performance.now()
+      lastWaitEnded = now()
     }
   }
 }

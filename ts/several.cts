@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+import { now } from './clock.cjs'
 import { LockError, invalidType } from './errors.cjs'
 import type { Guard } from './guard.cjs'
 import { checkSignal, checkTimeout, type LockOptions, type Locker, type WaitOptions } from './locker.cjs'
@@ -56,8 +57,17 @@ export class MultiGuard {
   }
 }
 
+/** Each is tried, whatever becomes of the others; the first failure is told. */
 function release(guards: readonly Guard[]): void {
-  for (let i = guards.length - 1; i >= 0; i--) guards[i]?.[Symbol.dispose]()
+  let failed: { error: unknown } | undefined
+  for (const guard of guards.toReversed()) {
+    try {
+      guard[Symbol.dispose]()
+    } catch (error) {
+      failed ??= { error }
+    }
+  }
+  if (failed !== undefined) throw failed.error
 }
 
 /**
@@ -81,8 +91,8 @@ function countdown(options: WaitOptions | undefined): () => number {
   const timeout = checkTimeout(options)
   // 0 makes one try of each, however long the first ones take.
   if (timeout === 0) return () => 0
-  const deadline = performance.now() + timeout
-  return () => Math.max(deadline - performance.now(), 0)
+  const deadline = now() + timeout
+  return () => Math.max(deadline - now(), 0)
 }
 
 /** All of them, or none. */

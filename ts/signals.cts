@@ -1,3 +1,6 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+import { addAbortListener } from 'node:events'
+
 /** What a signal calls off. */
 export interface Cancellable {
   calledOff(reason: unknown): void
@@ -9,15 +12,13 @@ export interface Cancellable {
  */
 class Waits {
   readonly waiting = new Set<Cancellable>()
-  readonly #signal: AbortSignal
+  readonly listener: Disposable
 
   constructor(signal: AbortSignal) {
-    this.#signal = signal
-  }
-
-  /** The signal's 'abort' event. */
-  handleEvent(): void {
-    for (const one of this.waiting) one.calledOff(this.#signal.reason)
+    // Not addEventListener: one that was added before may keep the event from all that come after it.
+    this.listener = addAbortListener(signal, () => {
+      for (const one of this.waiting) one.calledOff(signal.reason)
+    })
   }
 }
 
@@ -40,7 +41,6 @@ export function listen(signal: AbortSignal, one: Cancellable): void {
   let waits = known.get(signal)
   if (waits === undefined) {
     waits = new Waits(signal)
-    signal.addEventListener('abort', waits)
     known.set(signal, waits)
   }
   waits.waiting.add(one)
@@ -52,7 +52,7 @@ export function forget(signal: AbortSignal, one: Cancellable): void {
   if (waits === undefined || !waits.waiting.delete(one) || waits.waiting.size > 0) return
   known.delete(signal)
   try {
-    signal.removeEventListener('abort', waits)
+    waits.listener[Symbol.dispose]()
   } catch {
     // Anything may pass for a signal; those who wait behind it have done nothing.
   }

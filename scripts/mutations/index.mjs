@@ -21,6 +21,6 @@ export function misplaced(mutation) {
   const rust = `crates/${path.startsWith('crates/node') ? 'node' : 'core'}/tests/${file}`
   const tests = isOfFacade(mutation) ? `__test__/${file}.test.cts` : existsSync(at(`${rust}.rs`)) ? `${rust}.rs` : `${rust}/main.rs`
   // Some titles are put together.
-  const named = isOfFacade(mutation) ? test.replace(/^a (process|Worker|tryLock)/, '') : `fn ${test}(`
+  const named = isOfFacade(mutation) ? test.replace(/^(a process|a Worker|a tryLock|this thread)/, '') : `fn ${test}(`
   return read(tests).includes(named) ? undefined : `there is no test ${test} in ${tests}`
 }
