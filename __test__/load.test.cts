@@ -168,7 +168,8 @@ test('one process opens a segment twice: one state, two managers', async () => {
 test('of 8 that open a segment at once one creates it', async () => {
   const peers = Array.from({ length: 8 }, () => new ProcessPeer())
   await Promise.all(peers.map((peer) => peer.run(() => 1)))
-  for (let round = 0; round < 20; round++) {
+  // Two segments a round, and a process of 32 bits has room for nine.
+  for (let round = 0; round < (process.arch === 'arm' ? 4 : 20); round++) {
     const name = unique()
     const openers = peers.map((peer) => peer.run(({ open }, name) => open({ name }).created, name))
     assert.is((await Promise.all(openers)).filter((created) => created).length, 1)
@@ -243,22 +244,22 @@ test('the token grows across the making of a new segment', async () => {
   }
 })
 
-test('inUse: ids that are allocated from the first instant', () => {
-  const iterables: [string, () => Iterable<number>][] = [
-    ['an array', () => [3, 300, 3]],
-    ['a Set', () => new Set([3, 300])],
-    ['a typed array', () => Uint32Array.of(300, 3)],
-    ['the keys of a Map', () => new Map([[3, 'a'], [300, 'b']]).keys()],
-    ['a generator', function* () {
-      yield 3
-      yield 300
-    }],
-  ]
-  for (const [title, inUse] of iterables) {
+const iterables: [string, () => Iterable<number>][] = [
+  ['an array', () => [3, 300, 3]],
+  ['a Set', () => new Set([3, 300])],
+  ['a typed array', () => Uint32Array.of(300, 3)],
+  ['the keys of a Map', () => new Map([[3, 'a'], [300, 'b']]).keys()],
+  ['a generator', function* () {
+    yield 3
+    yield 300
+  }],
+]
+for (const [kind, inUse] of iterables) {
+  test(`inUse, ${kind}: ids that are allocated from the first instant`, () => {
     const name = unique()
     const manager = openManager({ name, inUse: inUse() })
-    assert.is(manager.created, true, title)
-    assert.is(manager.availableLocks(), 2046, title)
+    assert.is(manager.created, true)
+    assert.is(manager.availableLocks(), 2046)
     for (const id of [3, 300]) {
       throws(() => manager.allocateAndRetrieveLock(id), 'ERR_ROBUST_LOCK_ALREADY_ALLOCATED')
       manager.retrieveLock(id).lockSync().unlock()
@@ -267,7 +268,10 @@ test('inUse: ids that are allocated from the first instant', () => {
     manager.retrieveLock(300).free()
     const again = openManager({ name, inUse: [300, 7] })
     assert.equal([again.created, again.availableLocks()], [false, 2048 - 5], 'ignored when it exists')
-  }
+  })
+}
+
+test('inUse, none', () => {
   assert.is(openManager({ name: unique(), inUse: [] }).availableLocks(), 2048)
 })
 

@@ -240,7 +240,10 @@ async function main(): Promise<void> {
   })
   const watching = watch(progress, watchdog)
   const jolting = jolt()
-  await disturb(performance.now() + Number(values.seconds) * 1000)
+  const end = performance.now() + Number(values.seconds) * 1000
+  await disturb(end)
+  // Where a process takes long to start, all may have been killed before the end of their first Worker.
+  while (!done && sum('terminated') === 0 && performance.now() < end) await sleep(50)
   done = true
   await Promise.all([watching, jolting])
   progress.stop()
