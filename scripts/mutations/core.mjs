@@ -37,6 +37,7 @@ export const core = [
   ['anybody may release', 'slot.rs', 'if self.slot.main.owner() == thread.tid() { Ok(()) }', 'if true { Ok(()) }', 'processes', 'a_wait_can_be_stopped_and_ends_in_time'],
   ['handed over past those at the gate', 'slot.rs', 'self.check_mine(thread)?;\n            let quantum = thread.quantum(self.slot)?;', 'self.check_mine(thread)?;\n            let quantum = None;', 'waits', 'a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate'],
   ['a try in turn goes past a closed gate', 'slot.rs', 'if gate::is_open(slot) { Ok(None) }', 'if true { Ok(None) }', 'processes', 'a_death_outside_the_section_is_no_alarm'],
+  ['who is to stop makes its last try', 'slot.rs', 'Err(Refusal::TimedOut) if !go_on() => Err(Refusal::Stopped),', '', 'waits', 'who_is_to_stop_does_not_enter_at_the_end_of_its_time'],
   ['a quantum without an end', 'slot.rs', '< QUANTUM_NS\n', '< u64::MAX\n', 'waits', 'whoever_has_had_its_turn_may_come_straight_back_for_a_quantum'],
   ['a quantum begins anew with each hold', 'slot.rs', '|turn| Ok(turn.began)', '|_| Ok(clock::monotonic_ns())', 'waits', 'whoever_has_had_its_turn_may_come_straight_back_for_a_quantum'],
   ['back past an offer', 'slot.rs', 'self.slot.offers.store(offers, Ordering::Relaxed);', '', 'waits', 'nobody_comes_back_past_an_offer'],

@@ -189,7 +189,7 @@ impl Lock {
 
     /// Waits in turn until it has the lock, on this thread. `go_on` is asked between slices, at
     /// least every second, and once more after the last one: who is to stop does not enter. A timeout
-    /// makes one last try, whoever else waits.
+    /// makes one last try, whoever else waits, and is asked before it, too.
     pub fn acquire(
         &self,
         timeout_ms: Option<f64>,
@@ -209,6 +209,7 @@ impl Lock {
                 won.open_gate();
                 THREAD.with(|thread| self.enter_if(thread, owner_died, go_on))
             }
+            Err(Refusal::TimedOut) if !go_on() => Err(Refusal::Stopped),
             Err(Refusal::TimedOut) => self.try_acquire().map_err(|refusal| match refusal {
                 Refusal::Busy => Refusal::TimedOut,
                 other => other,

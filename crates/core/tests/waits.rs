@@ -133,6 +133,18 @@ fn a_wait_that_is_stopped_leaves_its_gate_open() {
 }
 
 #[test]
+fn who_is_to_stop_does_not_enter_at_the_end_of_its_time() {
+    let place = Place::new("stopped-late");
+    place.close(0);
+    // No time at all: the last try comes at once, and main is free.
+    assert_eq!(place.lock.acquire(Some(0.0), &mut || false), Err(Refusal::Stopped));
+    assert!(!place.lock.is_held());
+    assert!(place.lock.acquire(Some(0.0), &mut || true).is_ok());
+    place.lock.release(false).unwrap();
+    place.open(0);
+}
+
+#[test]
 fn behind_its_helpers_gate_a_thread_waits_for_main_itself() {
     let place = Place::new("early");
     let (lock, path) = (place.lock, place.segment.path());
