@@ -41,7 +41,7 @@ export const facade = [
   ['a wait minds a fake clock', 'ts/clock.cts', '= performance.now.bind(performance)', '= () => globalThis.performance.now()', 'around', 'fake timers and a clock that stands still, put in place during the wait or before it'],
   ['who is called off as it is granted takes the others along', 'ts/queue.cts', 'if (task.queued) {\n      task', '{\n      task', 'around', 'this thread lets go, and a hook calls off the task that is being granted'],
   ['several are released up to the first failure', 'ts/several.cts', 'failed ??= { error }', 'throw error', 'several', 'one that cannot be released keeps none of the others'],
-  ['what JS took no note of is kept', 'crates/node/src/hot.rs', 'state.release_unclaimed();', '', 'faults', 'a tryLock() that the end of the stack cuts off keeps nothing'],
+  ['what JS took no note of is kept', 'crates/node/src/hot.rs', 'state.release_unclaimed();', '', 'cut-off', 'a tryLock() that the end of the stack cuts off keeps nothing'],
   ['an id set without a swap, beside Node', 'crates/core/src/idmap.rs', 'let done = self.bits[w]\n            .compare_exchange(seen, seen | mask, Ordering::AcqRel, Ordering::Relaxed)\n            .is_ok();', 'self.bits[w].store(seen | mask, Ordering::Release);\n        let done = true;', 'storm', 'kills at random, beside stops and terminated Workers: nothing is wrong'],
   ['held slots handed out to Node', 'crates/core/src/manager.rs', 'slot.main.owner() == 0 || recover(self.segment, &slot.main, effort)', 'slot.main.owner() == 0 || recover(self.segment, &slot.main, effort) || true', 'storm', 'kills at random, beside stops and terminated Workers: nothing is wrong'],
 ]

@@ -70,25 +70,34 @@ impl EnvState {
     /// of a vm's time, came before it could take note.
     #[inline]
     pub(crate) fn release_unclaimed(&self) {
-        if self.cell(Answer::Token).replace(0.0) != 0.0 {
-            self.release_unless_taken();
+        if self.is_unclaimed() {
+            self.release_and_wait_on();
         }
     }
 
+    #[inline]
+    fn is_unclaimed(&self) -> bool {
+        self.cell(Answer::Token).replace(0.0) != 0.0
+    }
+
     #[cold]
-    fn release_unless_taken(&self) {
-        let Unless::Release { key, owner_died } = self.unless_taken.get() else { return };
-        let (segment, id) = hot::place_of(key);
-        if let Some(lock) = self.lock(segment, id) {
-            // JS has not been inside, so what was told is to be told again.
-            let _ = lock.release(owner_died);
-        }
+    fn release_and_wait_on(&self) {
         // Its helper may have been stood down for it.
-        let waiter = self.waiters.borrow().get(&(segment, id)).cloned();
-        if let Some(waiter) = waiter {
+        if let Some(place) = self.release_unless_taken()
+            && let Some(waiter) = self.waiters.borrow().get(&place).cloned()
+        {
             // Where no helper can be had, JS finds out when it arms it the next time.
             let _ = waiter.arm();
         }
+    }
+
+    /// Which lock it was.
+    fn release_unless_taken(&self) -> Option<(u32, u32)> {
+        let Unless::Release { key, owner_died } = self.unless_taken.get() else { return None };
+        let (segment, id) = hot::place_of(key);
+        // JS has not been inside, so what was told is to be told again.
+        let _ = self.lock(segment, id)?.release(owner_died);
+        Some((segment, id))
     }
 }
 
@@ -178,5 +187,9 @@ pub fn init(exports: Object, env: Env) -> napi::Result<()> {
 /// Runs after the cleanup hooks, when no JS of this environment can run any more.
 unsafe extern "C" fn drop_state(_env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
     // SAFETY: the box of `init`, handed back once.
-    drop(unsafe { Box::from_raw(data.cast::<EnvState>()) });
+    let state = unsafe { Box::from_raw(data.cast::<EnvState>()) };
+    // As any next call would: no more are to come. (Node lets go of references after this: the results are there.)
+    if state.is_unclaimed() {
+        state.release_unless_taken();
+    }
 }
