@@ -56,7 +56,8 @@ test('a Worker that ends before it could take note of its lock: nobody is told',
   const options = { name: unique() }
   const manager = openManager(options)
   const { id } = manager.allocateLock()
-  const worker = new WorkerPeer()
+  // With a small stack: its end is come to some hundred times.
+  const worker = new WorkerPeer({ resourceLimits: { stackSizeMb: 1 } })
   await open(worker, options)
   const cutOff = await worker.run(({ locker, manager }, id) => {
     const lock = locker(id)

@@ -209,7 +209,7 @@ export class LockState {
    * Gives the lock, which this thread owns, to the first task. What can fail (the end of the stack, or of
    * a vm's time) comes first, the promise included: then the task waits on, and the guard that is out, if
    * the lock is handed over, has it still. (A hook of async_hooks sees the promise settled, and may call off
-   * this very task, which is too late for that: it is out of the queue then, and all the same the owner.)
+   * this very task, which is too late for that. It must not release this very lock: that is not guarded against.)
    */
   #grant(ownerDied: boolean): void {
     const task = this.#first as Task

@@ -49,6 +49,8 @@ struct Turn {
     /// When the quantum began that it belongs to.
     began: u64,
     offers: u32,
+    /// When it ended, somebody was asleep at main, ready to have it.
+    awaited: bool,
 }
 
 thread_local! {
@@ -84,11 +86,20 @@ impl Thread {
     fn last_quantum(&self, slot: &Slot) -> Result<u64, Refusal> {
         self.last_turn(slot)
             .filter(|turn| {
+                let quantum = if turn.awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
                 turn.token == slot.token.load(Ordering::Relaxed)
                     && turn.offers == slot.offers.load(Ordering::Relaxed)
-                    && clock::monotonic_ns().saturating_sub(turn.began) < QUANTUM_NS
+                    && clock::monotonic_ns().saturating_sub(turn.began) < quantum
             })
             .map_or(Err(Refusal::Busy), |turn| Ok(turn.began))
+    }
+
+    /// Its turn at this slot, if it is one, is about to end.
+    #[inline]
+    fn end_turn(&self, slot: &Slot) {
+        if let Some(turn) = self.turn.get() {
+            self.turn.set(Some(Turn { awaited: slot.main.is_awaited(), ..turn }));
+        }
     }
 
     /// Its last acquisition, if that was a turn at this slot.
@@ -101,6 +112,9 @@ impl Thread {
 /// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
 /// two; so several short holds share one. It is the same for all: the shares stay equal.
 const QUANTUM_NS: u64 = 100_000;
+/// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, or the JS thread
+/// that it calls, has to wake up), and the lock would lie idle meanwhile.
+const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 
 /// From which time of holding on a thread that comes straight back lets the others pass, and for how
 /// long: enough for a woken thread to run, little beside the hold.
@@ -312,7 +326,8 @@ impl Lock {
         thread.turn.set(quantum.map(|began| {
             self.slot.turn_began.store(began, Ordering::Relaxed);
             let slot = ptr::from_ref(self.slot).addr();
-            Turn { slot, token, began, offers: self.slot.offers.load(Ordering::Relaxed) }
+            let offers = self.slot.offers.load(Ordering::Relaxed);
+            Turn { slot, token, began, offers, awaited: true }
         }));
     }
 
@@ -340,6 +355,7 @@ impl Lock {
         THREAD.with(|thread| {
             self.check_mine(thread)?;
             self.leave(keep_dirty);
+            thread.end_turn(self.slot);
             self.slot.main.unlock();
             thread.held.set(thread.held.get() - 1);
             Ok(())
@@ -351,6 +367,7 @@ impl Lock {
     pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             self.check_mine(thread)?;
+            thread.end_turn(self.slot);
             let quantum = thread.quantum(self.slot)?;
             self.leave(keep_dirty);
             let acquired = self.inside();

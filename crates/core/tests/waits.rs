@@ -242,10 +242,61 @@ fn whoever_has_had_its_turn_may_come_straight_back_for_a_quantum() {
         let mut asked_after = Duration::ZERO;
         while lock.try_in_turn().is_ok() {
             lock.release(false).unwrap();
-            assert!(asked_after < Duration::from_millis(1), "however often it comes back, it ends");
+            assert!(
+                asked_after <= Duration::from_millis(1),
+                "however often it comes back, it ends"
+            );
             asked_after = begun.elapsed();
         }
     }
+    place.open(0);
+}
+
+#[test]
+fn a_quantum_is_longer_as_long_as_nobody_is_asleep_at_main() {
+    let place = Place::new("long-quantum");
+    let (lock, done) = (place.lock, AtomicBool::new(false));
+    place.close(0);
+    // A turn, in which it comes back until that is over: how long that was.
+    let quantum = || {
+        let begun = Instant::now();
+        lock.try_acquire().unwrap();
+        lock.release(false).unwrap();
+        while lock.try_in_turn().is_ok() {
+            lock.release(false).unwrap();
+        }
+        begun.elapsed()
+    };
+    for _ in 0..20 {
+        assert!(quantum() >= Duration::from_millis(1));
+    }
+    std::thread::scope(|scope| {
+        // As a thread that answers an early offer: it waits for main itself.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if lock.acquire_behind(60_000_000_000, &mut || true).is_ok() {
+                    lock.release(false).unwrap();
+                }
+            }
+        });
+        until("a quantum is over before that, for somebody is there", || {
+            let Ok(_) = lock.acquire(Some(0.0), &mut || true) else { return false };
+            let begun = Instant::now();
+            let mut times = 0;
+            loop {
+                // Long enough for the other one to be asleep at main before the release.
+                while begun.elapsed() < Duration::from_micros(40) * times {}
+                lock.release(false).unwrap();
+                if lock.try_in_turn().is_err() {
+                    break;
+                }
+                times += 1;
+            }
+            // Over by the clock, and not by the other one's acquisition: nobody has had it since.
+            times > 1 && begun.elapsed() < Duration::from_micros(600)
+        });
+        done.store(true, Ordering::Relaxed);
+    });
     place.open(0);
 }
 

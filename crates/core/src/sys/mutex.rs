@@ -19,6 +19,8 @@ use super::clock;
 pub const MUTEX_ROOM: usize = 48;
 /// The owner's bits of a lock word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
+/// The bit of a lock word that makes its owner wake somebody.
+const WAITERS: u32 = 0x8000_0000;
 /// What the kernel leaves in the lock word of a dead owner's mutex that somebody waits for.
 const OWNER_DIED_WAITERS: u32 = 0xc000_0000;
 
@@ -143,6 +145,12 @@ impl Mutex {
     /// The TID of the thread that holds it, as the lock word says; 0 when it is free.
     pub fn owner(&self) -> u32 {
         self.word().load(Ordering::Acquire) & TID_MASK
+    }
+
+    /// Whether somebody sleeps at it, as its holder sees it in the lock word. (Who has slept for it himself finds it
+    /// so until he has released it once.)
+    pub fn is_awaited(&self) -> bool {
+        self.word().load(Ordering::Relaxed) & WAITERS != 0
     }
 
     /// pthread_mutex_trylock(3).
