@@ -31,7 +31,7 @@ export const core = [
   ['a forked copy goes on', 'sys/mutex.rs', 'FORKED.load(Ordering::Relaxed)', 'false', 'processes', 'a_forked_copy_is_refused_and_its_parent_holds_on'],
   ['hints believed', 'idmap.rs', 'return self.read_all(capacity, usable);\n                    }', 'return Ok(Found::Full { unusable: 0 });\n                    }', 'idmap', 'it_is_a_set'],
   ['dirty written before main is got', 'slot.rs', 'match self.slot.main.try_lock() {', '{ self.slot.dirty.store(DIRTY | self.slot.generation.load(Ordering::Relaxed), Ordering::Release); } match self.slot.main.try_lock() {', 'kill_points', 'killed_anywhere_in_lock'],
-  ['dirty cleared after releasing', 'slot.rs', 'self.leave(keep_dirty);\n            self.slot.main.unlock();', 'self.slot.main.unlock();\n            self.leave(keep_dirty);', 'kill_points', 'killed_anywhere_in_unlock'],
+  ['dirty cleared after releasing', 'slot.rs', 'self.leave(keep_dirty);\n            thread.end_turn(self.slot);\n            self.slot.main.unlock();', 'self.slot.main.unlock();\n            self.leave(keep_dirty);', 'kill_points', 'killed_anywhere_in_unlock'],
   ['dirty cleared as soon as it is seen', 'slot.rs', 'let owner_died = slot.dirty.load(Ordering::Relaxed) == mark;', 'let owner_died = slot.dirty.swap(0, Ordering::Relaxed) == mark;', 'kill_points', 'killed_anywhere_in_lock_after_a_death'],
   ['token not advanced', 'slot.rs', 'wrapping_add(1).max(1);', 'max(1);', 'kill_points', 'killed_anywhere_in_unlock'],
   ['anybody may release', 'slot.rs', 'if self.slot.main.owner() == thread.tid() { Ok(()) }', 'if true { Ok(()) }', 'processes', 'a_wait_can_be_stopped_and_ends_in_time'],
