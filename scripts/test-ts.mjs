@@ -14,8 +14,8 @@ const LIMIT_MS = 300_000 * patience
 /** How long a suite may stay after its last word: longer, and something keeps it that should not. */
 const LINGER_MS = 20_000 * patience
 const AT_A_TIME = 2
-/** A 32-bit process has room for nine segments: there several processes share a suite's tests. */
-const PARTS = process.arch === 'arm' ? 12 : 1
+/** A 32-bit process has room for six segments or so: there several processes share a suite's tests. */
+const PARTS = process.arch === 'arm' ? 16 : 1
 const node = process.env.NODE_BINARY || process.execPath
 const folder = fileURLToPath(new URL('../build/__test__/', import.meta.url))
 const wanted = process.argv.slice(2)
