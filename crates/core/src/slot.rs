@@ -97,7 +97,7 @@ impl Thread {
     /// Its turn at this slot, if it is one, is about to end.
     #[inline]
     fn end_turn(&self, slot: &Slot) {
-        if let Some(turn) = self.turn.get() {
+        if let Some(turn) = self.last_turn(slot) {
             self.turn.set(Some(Turn { awaited: slot.main.is_awaited(), ..turn }));
         }
     }
@@ -110,10 +110,10 @@ impl Thread {
 
 /// How long whoever has had its turn at the gate may come straight back past those who stand there now, as
 /// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
-/// two; so several short holds share one. It is the same for all: the shares stay equal.
+/// two; so several short holds share one. It is the same for all.
 const QUANTUM_NS: u64 = 100_000;
-/// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, or the JS thread
-/// that it calls, has to wake up), and the lock would lie idle meanwhile.
+/// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, the JS thread that
+/// it calls, or whoever a release has woken has yet to run), and the lock would lie idle meanwhile.
 const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 
 /// From which time of holding on a thread that comes straight back lets the others pass, and for how

@@ -279,23 +279,24 @@ fn a_quantum_is_longer_as_long_as_nobody_is_asleep_at_main() {
                 }
             }
         });
-        until("a quantum is over before that, for somebody is there", || {
-            let Ok(_) = lock.acquire(Some(0.0), &mut || true) else { return false };
-            let begun = Instant::now();
-            let mut times = 0;
-            loop {
-                // Long enough for the other one to be asleep at main before the release.
-                while begun.elapsed() < Duration::from_micros(40) * times {}
-                lock.release(false).unwrap();
-                if lock.try_in_turn().is_err() {
-                    break;
-                }
-                times += 1;
+        let path = place.segment.path();
+        let word = support::word_offset(path) + slot_at(0);
+        let sleeps = || u32::from_ne_bytes(read(path, word)) >> 31 == 1;
+        // Told when the other one has ended, which it would not if this were to panic.
+        let mut came_back = 0;
+        for _ in 0..100 {
+            while lock.try_acquire().is_err() {
+                std::thread::yield_now();
             }
-            // Over by the clock, and not by the other one's acquisition: nobody has had it since.
-            times > 1 && begun.elapsed() < Duration::from_micros(600)
-        });
+            let begun = Instant::now();
+            while !sleeps() || begun.elapsed() < Duration::from_micros(110) {
+                std::thread::yield_now();
+            }
+            lock.release(false).unwrap();
+            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
+        }
         done.store(true, Ordering::Relaxed);
+        assert_eq!(came_back, 0, "somebody is there, and 100 µs are over");
     });
     place.open(0);
 }

@@ -147,8 +147,9 @@ impl Mutex {
         self.word().load(Ordering::Acquire) & TID_MASK
     }
 
-    /// Whether somebody sleeps at it, as its holder sees it in the lock word. (Who has slept for it himself finds it
-    /// so until he has released it once.)
+    /// Whether somebody sleeps at it, as its holder sees it in the lock word. It may say yes for nobody: with glibc
+    /// to who has slept for it himself, until he has released it once; with musl for good, once a thread was killed that
+    /// slept at it.
     pub fn is_awaited(&self) -> bool {
         self.word().load(Ordering::Relaxed) & WAITERS != 0
     }
