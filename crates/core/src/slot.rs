@@ -97,6 +97,13 @@ impl Thread {
     /// Its turn at this slot, if it is one, is about to end.
     #[inline]
     fn end_turn(&self, slot: &Slot) {
+        if self.turn.get().is_some() {
+            self.end_last_turn(slot);
+        }
+    }
+
+    #[cold]
+    fn end_last_turn(&self, slot: &Slot) {
         if let Some(turn) = self.last_turn(slot) {
             self.turn.set(Some(Turn { awaited: slot.main.is_awaited(), ..turn }));
         }
