@@ -1,17 +1,16 @@
-// The end of the stack, between the native call that acquires a lock and the note that is taken of it.
+// The end of the stack in the middle of a call: between the native one and the note that is taken of it, or within a hand-over.
 import * as assert from 'uvu/assert'
-import { openManager, type Guard } from 'robust-lock'
+import type { Guard } from 'robust-lock'
 import { open } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer } from './fixtures/peers.cjs'
-import { suite, unique } from './fixtures/suite.cjs'
+import { segment } from './fixtures/place.cjs'
+import { suite } from './fixtures/suite.cjs'
 
 const test = suite('cut-off')
 
 for (const how of ['tryLock', 'lockSync'] as const) {
   test(`a ${how}() that the end of the stack cuts off keeps nothing`, async () => {
-    const options = { name: unique() }
-    const manager = openManager(options)
-    const { id } = manager.allocateLock()
+    const { manager, options, locker: { id } } = segment()
     // In a new process: what is compiled at its first call needs the more of the stack.
     const peer = new ProcessPeer()
     await open(peer, options)
@@ -53,9 +52,7 @@ for (const how of ['tryLock', 'lockSync'] as const) {
 }
 
 test('a Worker that ends before it could take note of its lock: nobody is told', async () => {
-  const options = { name: unique() }
-  const manager = openManager(options)
-  const { id } = manager.allocateLock()
+  const { manager, options, locker: { id } } = segment()
   // With a small stack: its end is come to some hundred times.
   const worker = new WorkerPeer({ resourceLimits: { stackSizeMb: 1 } })
   await open(worker, options)
@@ -88,6 +85,51 @@ test('a Worker that ends before it could take note of its lock: nobody is told',
   assert.is(cutOff, true)
   await worker.kill()
   assert.is(manager.lockAllSync([id], { timeout: 45_000 }).ownerDied, false)
+})
+
+test('an unlock() at the end of the stack that throws has not handed over, and one that does not has', async () => {
+  const { manager, options, locker: { id } } = segment()
+  const peer = new ProcessPeer()
+  await open(peer, options)
+  const found = await peer.run(
+    async ({ locker }, id) => {
+      const lock = locker(id)
+      const held = lock.lockSync()
+      const waiting = [lock.lock({ signal: new AbortController().signal, timeout: 3_000 }), lock.lock()]
+      let [cutOff, lies] = [0, 0]
+      let done = false
+      const descend = (depth: number): void => {
+        try {
+          descend(depth + 1)
+        } catch (error) {
+          if (!done) {
+            try {
+              held.unlock()
+              done = true
+            } catch (refusal) {
+              cutOff++
+              // The call before has released it, and thrown all the same.
+              if ((refusal as { code?: string }).code !== undefined) {
+                lies++
+                done = true
+              }
+            }
+          }
+          throw error
+        }
+      }
+      try {
+        descend(0)
+      } catch {
+        // The end of the stack.
+      }
+      for (const wait of waiting) (await wait).unlock()
+      return { cutOff: cutOff > 0, lies }
+    },
+    id,
+  )
+  assert.equal(found, { cutOff: true, lies: 0 })
+  assert.equal(manager.locksHeld(), [])
 })
 
 test.run()

@@ -95,8 +95,8 @@ test('one whose event loop is late each time gets its turns beside three prompt 
       let timer = setImmediate(block)
       for (let turn = 0; turn < 10; turn++) {
         const guard = await locker(id).lock()
-        // Longer than a quantum: each turn is one.
-        Atomics.wait(cell, 0, 0, 1)
+        // Longer than any quantum: each turn is one.
+        Atomics.wait(cell, 0, 0, 2)
         guard.unlock()
       }
       clearImmediate(timer)

@@ -16,7 +16,7 @@
 //!                       nobody hangs
 //! ```
 //!
-//! Who has had its turn may come straight back for a while (`slot::QUANTUM_NS` and `LONGEST_QUANTUM_NS`), gate or no gate.
+//! Who has had its turn may come straight back for a while (`thread::Thread::quantum`), gate or no gate.
 //!
 //! Every wait is in slices. A wake-up can be lost (musl loses them in a kill, a frozen waiter swallows
 //! them), an owner can be lost (recovery), a caller can want to stop: all are looked at in between.

@@ -111,7 +111,7 @@ pub struct Slot {
     /// Line 2.
     pub gate_b: Mutex,
     _line2: [u8; 16],
-    /// Line 3: who holds it, written after acquiring. Advice: `suspect` warns by it, `let_pass` waits by
+    /// Line 3: who holds it, written after acquiring. Advice: `suspect` warns by it, who comes straight back looks at
     /// it, and nothing that excludes relies on it.
     pub owner_pid: AtomicU32,
     pub owner_tid: AtomicU32,

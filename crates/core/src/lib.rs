@@ -38,6 +38,9 @@ mod segment;
 mod slot;
 #[cfg(not(loom))]
 mod sys;
+#[cfg(not(loom))]
+#[forbid(unsafe_code)]
+mod thread;
 
 #[cfg(not(loom))]
 pub use crate::{
@@ -48,7 +51,8 @@ pub use crate::{
     manager::{Handle, Manager},
     open::{Mode, OpenOptions},
     segment::Segment,
-    slot::{Acquired, Lock, MAX_HELD, Refusal},
+    slot::{Acquired, Lock, Refusal},
     sys::clock::monotonic_ns,
     sys::proc::block_signals,
+    thread::MAX_HELD,
 };

@@ -15,8 +15,6 @@
 //! EOWNERDEAD of the mutex is answered at once and tells the user nothing: a kill between acquiring
 //! and writing `dirty` is no owner's death, and a death that the kernel lost is one all the same.
 
-use core::cell::Cell;
-use core::ptr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
@@ -25,107 +23,12 @@ use crate::layout::{DIRTY, Slot};
 use crate::recover::{Effort, recover};
 use crate::segment::Segment;
 use crate::sys::clock::{self, NS_PER_MS};
-use crate::sys::mutex::{self, Lock as MutexLock, gettid};
+use crate::sys::mutex::{self, Lock as MutexLock};
+use crate::thread::{THREAD, Thread};
 
-/// The kernel walks 2048 entries of a dead thread's list. This leaves room for a second copy of the
-/// library in the same thread, and for the gates and the admin mutex.
-pub const MAX_HELD: u32 = 960;
-
-/// What a lock needs to know of the calling thread, in one place: a shared library's look for a
-/// thread-local is a call, so an operation makes one.
-struct Thread {
-    /// 0 before the first question.
-    tid: Cell<u32>,
-    held: Cell<u32>,
-    /// That of its last acquisition; `None` if nobody stood at the gate then.
-    turn: Cell<Option<Turn>>,
-}
-
-/// An acquisition of somebody who had waited for it, or came straight back.
-#[derive(Clone, Copy)]
-struct Turn {
-    slot: usize,
-    token: u64,
-    /// When the quantum began that it belongs to.
-    began: u64,
-    offers: u32,
-    /// When it ended, somebody was asleep at main, ready to have it.
-    awaited: bool,
-}
-
-thread_local! {
-    static THREAD: Thread = const {
-        Thread { tid: Cell::new(0), held: Cell::new(0), turn: Cell::new(None) }
-    };
-}
-
-impl Thread {
-    fn tid(&self) -> u32 {
-        if self.tid.get() == 0 {
-            self.tid.set(gettid());
-        }
-        self.tid.get()
-    }
-
-    /// Whether it may take one more.
-    fn check(&self) -> Result<(), Refusal> {
-        if mutex::forked() {
-            return Err(Refusal::Forked);
-        }
-        if self.held.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
-    }
-
-    /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
-    /// stands at the gate, else it is that of its last turn, if it goes on. `Busy`: the others' turn.
-    #[inline]
-    fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
-        if gate::is_open(slot) { Ok(None) } else { self.last_quantum(slot).map(Some) }
-    }
-
-    #[cold]
-    fn last_quantum(&self, slot: &Slot) -> Result<u64, Refusal> {
-        self.last_turn(slot)
-            .filter(|turn| {
-                let quantum = if turn.awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
-                turn.token == slot.token.load(Ordering::Relaxed)
-                    && turn.offers == slot.offers.load(Ordering::Relaxed)
-                    && clock::monotonic_ns().saturating_sub(turn.began) < quantum
-            })
-            .map_or(Err(Refusal::Busy), |turn| Ok(turn.began))
-    }
-
-    /// Its turn at this slot, if it is one, is about to end.
-    #[inline]
-    fn end_turn(&self, slot: &Slot) {
-        if self.turn.get().is_some() {
-            self.end_last_turn(slot);
-        }
-    }
-
-    #[cold]
-    fn end_last_turn(&self, slot: &Slot) {
-        if let Some(turn) = self.last_turn(slot) {
-            self.turn.set(Some(Turn { awaited: slot.main.is_awaited(), ..turn }));
-        }
-    }
-
-    /// Its last acquisition, if that was a turn at this slot.
-    fn last_turn(&self, slot: &Slot) -> Option<Turn> {
-        self.turn.get().filter(|turn| turn.slot == ptr::from_ref(slot).addr())
-    }
-}
-
-/// How long whoever has had its turn at the gate may come straight back past those who stand there now, as
-/// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
-/// two; so several short holds share one. It is the same for all.
-const QUANTUM_NS: u64 = 100_000;
-/// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, the JS thread that
-/// it calls, or whoever a release has woken has yet to run), and the lock would lie idle meanwhile.
-const LONGEST_QUANTUM_NS: u64 = 1_000_000;
-
-/// From which time of holding on a thread that comes straight back lets the others pass, and for how
-/// long: enough for a woken thread to run, little beside the hold.
-const LONG_HOLD_NS: u64 = 8 * NS_PER_MS;
+/// How long who has held the lock for long and comes straight back lets the others pass: enough for a woken
+/// thread to run, little beside the hold. He would find the gate just opened, by the next holder, and take it
+/// from the thread that was woken for it, which with long holds then waits for whole turns more.
 const LET_PASS: Duration = Duration::from_micros(300);
 
 /// A lock of the pool, whoever has it allocated.
@@ -220,7 +123,9 @@ impl Lock {
             Err(Refusal::Busy) => {}
             settled => return settled,
         }
-        self.let_pass();
+        if THREAD.with(|thread| thread.held_for_long(self.slot)) {
+            std::thread::sleep(LET_PASS);
+        }
         let now = clock::monotonic_ns();
         let deadline = timeout_ms.map(|ms| now.saturating_add((ms * NS_PER_MS as f64) as u64));
         let waited = gate::wait(self, gate::Goal::Own, deadline, go_on);
@@ -236,22 +141,6 @@ impl Lock {
                 other => other,
             }),
             Err(refusal) => Err(refusal),
-        }
-    }
-
-    /// Who has held the lock for long, released it, and asks again within the same millisecond would
-    /// find the gate just opened, by the next holder, and take it from the thread that was woken for
-    /// it. With long holds that thread then waits for whole turns more; so the gate is left to it.
-    fn let_pass(&self) {
-        let Some(last) = THREAD.with(|thread| thread.last_turn(self.slot)) else { return };
-        if self.slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1) {
-            // Older than `last.began` if the next one did not have to wait for it.
-            let next_began = self.slot.turn_began.load(Ordering::Relaxed);
-            let held = next_began.saturating_sub(last.began);
-            let now = clock::monotonic_ns();
-            if held >= LONG_HOLD_NS && now <= next_began.saturating_add(LONG_HOLD_NS) {
-                std::thread::sleep(LET_PASS);
-            }
         }
     }
 
@@ -323,19 +212,8 @@ impl Lock {
         slot.owner_pid.store(self.segment.own_pid, Ordering::Relaxed);
         slot.owner_tid.store(thread.tid(), Ordering::Relaxed);
         slot.owner_start.store(self.segment.own_start, Ordering::Relaxed);
-        self.note(thread, acquired.token, quantum);
+        thread.begin_turn(self.slot, acquired.token, quantum);
         acquired
-    }
-
-    /// Only a turn is timed: who finds nobody at the gate does not look at a clock.
-    #[inline]
-    fn note(&self, thread: &Thread, token: u64, quantum: Option<u64>) {
-        thread.turn.set(quantum.map(|began| {
-            self.slot.turn_began.store(began, Ordering::Relaxed);
-            let slot = ptr::from_ref(self.slot).addr();
-            let offers = self.slot.offers.load(Ordering::Relaxed);
-            Turn { slot, token, began, offers, awaited: true }
-        }));
     }
 
     fn inside(&self) -> Acquired {
@@ -378,7 +256,7 @@ impl Lock {
             let quantum = thread.quantum(self.slot)?;
             self.leave(keep_dirty);
             let acquired = self.inside();
-            self.note(thread, acquired.token, quantum);
+            thread.begin_turn(self.slot, acquired.token, quantum);
             Ok(acquired)
         })
     }

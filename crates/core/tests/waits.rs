@@ -1,5 +1,5 @@
 //! The slow path at its corners: gates whose holders do not run, waits that are stopped, committers that
-//! die. Gates are closed here by writing a TID into their lock words, as a holder's would stand there.
+//! die.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -7,13 +7,11 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use robust_lock_core::{Lock, Manager, Refusal};
-use support::{
-    GATES_AT, Peer, TURN_AT, TempSegment, open, patch, read, serve, slot_at, until, watchdog,
-};
+use robust_lock_core::Refusal;
+use support::place::{Place, gate_owner, take};
+use support::{GATES_AT, Peer, TURN_AT, open, patch, read, serve, slot_at, until};
 
 /// `open PATH`; `retrieve PATH ID`.
 #[test]
@@ -25,59 +23,6 @@ fn child_entry() {
         }
         "done".to_owned()
     });
-}
-
-struct Place {
-    segment: TempSegment,
-    manager: Manager,
-    lock: Lock,
-    /// A process that has the segment and holds nothing: closed gates name it.
-    idle: Peer,
-}
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let segment = TempSegment::new(name);
-        let manager = segment.manager();
-        let lock = manager.lock(manager.allocate().unwrap().id).unwrap();
-        let mut idle = Peer::new();
-        assert_eq!(idle.ask(&format!("open {}", segment.path().display())), "done");
-        Self { segment, manager, lock, idle }
-    }
-
-    fn close(&self, gate: usize) {
-        let at = slot_at(0) + GATES_AT[gate] + support::word_offset(self.segment.path());
-        patch(self.segment.path(), at, &self.idle.child.id().to_ne_bytes());
-    }
-
-    fn open(&self, gate: usize) {
-        let at = slot_at(0) + GATES_AT[gate] + support::word_offset(self.segment.path());
-        patch(self.segment.path(), at, &[0; 4]);
-    }
-
-    fn gate_owner(&self, gate: usize) -> u32 {
-        gate_owner(self.segment.path(), gate)
-    }
-
-    fn turn(&self) -> u32 {
-        u32::from_ne_bytes(read(self.segment.path(), slot_at(0) + TURN_AT))
-    }
-
-    /// On a thread of its own: one that has just had a turn could come straight back.
-    fn take(&self) {
-        let lock = self.lock;
-        std::thread::scope(|scope| scope.spawn(move || take(lock)).join().unwrap());
-    }
-}
-
-fn gate_owner(path: &Path, gate: usize) -> u32 {
-    let at = slot_at(0) + GATES_AT[gate] + support::word_offset(path);
-    u32::from_ne_bytes(read(path, at)) & 0x3fff_ffff
-}
-
-fn take(lock: Lock) {
-    lock.acquire(Some(60_000.0), &mut || true).unwrap();
-    lock.release(false).unwrap();
 }
 
 #[test]
@@ -197,148 +142,6 @@ fn a_helpers_turn_keeps_the_gate_and_leaves_main() {
     won.open_gate();
     assert_eq!(place.gate_owner(0), 0);
     place.lock.release(false).unwrap();
-}
-
-#[test]
-fn a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate() {
-    let place = Place::new("hand-over");
-    assert_eq!(place.lock.hand_over(false), Err(Refusal::NotHeld));
-    let first = place.lock.acquire(None, &mut || true).unwrap();
-    let second = place.lock.hand_over(false).unwrap();
-    assert_eq!((second.token, second.owner_died), (first.token + 1, false));
-    assert!(place.lock.hand_over(true).unwrap().owner_died, "not repaired");
-    assert!(!place.lock.hand_over(false).unwrap().owner_died);
-    place.close(0);
-    assert_eq!(place.lock.hand_over(false), Err(Refusal::Busy));
-    place.open(0);
-    place.lock.release(false).unwrap();
-}
-
-/// Timed only in that a quantum is short: whatever it was too late for is done again.
-#[test]
-fn whoever_has_had_its_turn_may_come_straight_back_for_a_quantum() {
-    let place = Place::new("quantum");
-    let lock = place.lock;
-    lock.acquire(None, &mut || true).unwrap();
-    lock.release(false).unwrap();
-    place.close(0);
-    assert_eq!(lock.try_in_turn(), Err(Refusal::Busy), "nobody waited: that was no turn");
-    until("it comes back, twice, and passes the lock on within", || {
-        lock.try_acquire().unwrap();
-        let all = (0..2).all(|_| {
-            lock.release(false).unwrap();
-            lock.try_in_turn().is_ok()
-        });
-        let passed_on = all && lock.hand_over(false).is_ok();
-        if all {
-            lock.release(false).unwrap();
-        }
-        passed_on
-    });
-    for _ in 0..20 {
-        lock.try_acquire().unwrap();
-        lock.release(false).unwrap();
-        let begun = Instant::now();
-        let mut asked_after = Duration::ZERO;
-        while lock.try_in_turn().is_ok() {
-            lock.release(false).unwrap();
-            assert!(
-                asked_after <= Duration::from_millis(1),
-                "however often it comes back, it ends"
-            );
-            asked_after = begun.elapsed();
-        }
-    }
-    place.open(0);
-}
-
-#[test]
-fn a_quantum_is_longer_as_long_as_nobody_is_asleep_at_main() {
-    let place = Place::new("long-quantum");
-    let (lock, done) = (place.lock, AtomicBool::new(false));
-    place.close(0);
-    // A turn, in which it comes back until that is over: how long that was.
-    let quantum = || {
-        let begun = Instant::now();
-        lock.try_acquire().unwrap();
-        lock.release(false).unwrap();
-        while lock.try_in_turn().is_ok() {
-            lock.release(false).unwrap();
-        }
-        begun.elapsed()
-    };
-    for _ in 0..20 {
-        assert!(quantum() >= Duration::from_millis(1));
-    }
-    std::thread::scope(|scope| {
-        // As a thread that answers an early offer: it waits for main itself.
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                if lock.acquire_behind(60_000_000_000, &mut || true).is_ok() {
-                    lock.release(false).unwrap();
-                }
-            }
-        });
-        let path = place.segment.path();
-        let word = support::word_offset(path) + slot_at(0);
-        let sleeps = || u32::from_ne_bytes(read(path, word)) >> 31 == 1;
-        // Told when the other one has ended, which it would not if this were to panic.
-        let mut came_back = 0;
-        for _ in 0..100 {
-            while lock.try_acquire().is_err() {
-                std::thread::yield_now();
-            }
-            let begun = Instant::now();
-            while !sleeps() || begun.elapsed() < Duration::from_micros(110) {
-                std::thread::yield_now();
-            }
-            lock.release(false).unwrap();
-            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
-        }
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(came_back, 0, "somebody is there, and 100 µs are over");
-    });
-    place.open(0);
-}
-
-#[test]
-fn nobody_comes_back_past_an_offer() {
-    let place = Place::new("past-an-offer");
-    let (lock, round, begun) = (place.lock, AtomicU32::new(0), Instant::now());
-    // No sleep: the quantum would be over.
-    let reach = |next: u32| {
-        while round.load(Ordering::Acquire) < next {
-            assert!(begun.elapsed() < watchdog(), "not in time: round {next}");
-            std::thread::yield_now();
-        }
-    };
-    let mut came_back = 0;
-    const ROUNDS: u32 = 500;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for at in (0..ROUNDS).map(|i| i * 4) {
-                reach(at);
-                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
-                round.store(at + 1, Ordering::Release);
-                reach(at + 2);
-                won.open_gate();
-                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
-                round.store(at + 3, Ordering::Release);
-                reach(at + 4);
-                won.open_gate();
-            }
-        });
-        for at in (0..ROUNDS).map(|i| i * 4) {
-            reach(at + 1);
-            lock.try_acquire().unwrap();
-            lock.release(false).unwrap();
-            round.store(at + 2, Ordering::Release);
-            reach(at + 3);
-            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
-            round.store(at + 4, Ordering::Release);
-        }
-    });
-    assert_eq!(came_back, 0);
 }
 
 #[test]

@@ -70,13 +70,14 @@ impl EnvState {
     /// of a vm's time, came before it could take note.
     #[inline]
     pub(crate) fn release_unclaimed(&self) {
-        if self.is_unclaimed() {
+        if self.take_word() {
             self.release_and_wait_on();
         }
     }
 
+    /// Whether word of an acquisition was left that JS has not taken.
     #[inline]
-    fn is_unclaimed(&self) -> bool {
+    fn take_word(&self) -> bool {
         self.cell(Answer::Token).replace(0.0) != 0.0
     }
 
@@ -189,7 +190,7 @@ unsafe extern "C" fn drop_state(_env: sys::napi_env, data: *mut c_void, _hint: *
     // SAFETY: the box of `init`, handed back once.
     let state = unsafe { Box::from_raw(data.cast::<EnvState>()) };
     // As any next call would: no more are to come. (Node lets go of references after this: the results are there.)
-    if state.is_unclaimed() {
+    if state.take_word() {
         state.release_unless_taken();
     }
 }

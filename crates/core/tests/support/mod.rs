@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 pub mod faults;
+pub mod place;
 pub mod steps;
 
 use std::io::{BufRead, BufReader, Write};

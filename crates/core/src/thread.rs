@@ -1,0 +1,131 @@
+//! The calling thread: how many locks it holds, and its turn.
+//!
+//! A *turn* is an acquisition of somebody who stood at the gate for it, or came straight back within his
+//! quantum. Only turns are timed: who finds nobody at the gate looks at no clock.
+
+use core::cell::Cell;
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+use crate::gate;
+use crate::layout::Slot;
+use crate::slot::Refusal;
+use crate::sys::clock::{self, NS_PER_MS};
+use crate::sys::mutex::{self, gettid};
+
+/// The kernel walks 2048 entries of a dead thread's list. This leaves room for a second copy of the
+/// library in the same thread, and for the gates and the admin mutex.
+pub const MAX_HELD: u32 = 960;
+
+/// How long whoever has had its turn at the gate may come straight back past those who stand there now, as
+/// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
+/// two; so several short holds share one. It is the same for all.
+const QUANTUM_NS: u64 = 100_000;
+/// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, the JS thread that
+/// it calls, or whoever a release has woken has yet to run), and the lock would lie idle meanwhile.
+const LONGEST_QUANTUM_NS: u64 = 1_000_000;
+
+/// From which time on a hold is a long one.
+const LONG_HOLD_NS: u64 = 8 * NS_PER_MS;
+
+/// In one place, because a shared library's look for a thread-local is a call: an operation makes one.
+pub struct Thread {
+    /// 0 before the first question.
+    tid: Cell<u32>,
+    pub held: Cell<u32>,
+    /// Its last acquisition, of any lock, if that was a turn.
+    turn: Cell<Option<Turn>>,
+}
+
+#[derive(Clone, Copy)]
+struct Turn {
+    slot: usize,
+    token: u64,
+    /// When the quantum began that it belongs to.
+    began: u64,
+    offers: u32,
+    /// When it ended, somebody was asleep at main, ready to have it.
+    awaited: bool,
+}
+
+thread_local! {
+    pub static THREAD: Thread = const {
+        Thread { tid: Cell::new(0), held: Cell::new(0), turn: Cell::new(None) }
+    };
+}
+
+impl Thread {
+    pub fn tid(&self) -> u32 {
+        if self.tid.get() == 0 {
+            self.tid.set(gettid());
+        }
+        self.tid.get()
+    }
+
+    /// Whether it may take one more.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if mutex::forked() {
+            return Err(Refusal::Forked);
+        }
+        if self.held.get() >= MAX_HELD { Err(Refusal::TooManyHeld) } else { Ok(()) }
+    }
+
+    /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
+    /// stands at the gate, else it is that of its last turn, if it goes on. `Busy`: the others' turn.
+    #[inline]
+    pub fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
+        if gate::is_open(slot) { Ok(None) } else { self.last_quantum(slot).map(Some) }
+    }
+
+    #[cold]
+    fn last_quantum(&self, slot: &Slot) -> Result<u64, Refusal> {
+        self.last_turn(slot)
+            .filter(|turn| {
+                let quantum = if turn.awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
+                turn.token == slot.token.load(Ordering::Relaxed)
+                    && turn.offers == slot.offers.load(Ordering::Relaxed)
+                    && clock::monotonic_ns().saturating_sub(turn.began) < quantum
+            })
+            .map_or(Err(Refusal::Busy), |turn| Ok(turn.began))
+    }
+
+    /// It has main, and its quantum began then, if it has one.
+    #[inline]
+    pub fn begin_turn(&self, slot: &Slot, token: u64, quantum: Option<u64>) {
+        self.turn.set(quantum.map(|began| {
+            slot.turn_began.store(began, Ordering::Relaxed);
+            let offers = slot.offers.load(Ordering::Relaxed);
+            Turn { slot: ptr::from_ref(slot).addr(), token, began, offers, awaited: true }
+        }));
+    }
+
+    /// It is about to let go of the slot's main.
+    #[inline]
+    pub fn end_turn(&self, slot: &Slot) {
+        if self.turn.get().is_some() {
+            self.end_last_turn(slot);
+        }
+    }
+
+    #[cold]
+    fn end_last_turn(&self, slot: &Slot) {
+        if let Some(turn) = self.last_turn(slot) {
+            self.turn.set(Some(Turn { awaited: slot.main.is_awaited(), ..turn }));
+        }
+    }
+
+    fn last_turn(&self, slot: &Slot) -> Option<Turn> {
+        self.turn.get().filter(|turn| turn.slot == ptr::from_ref(slot).addr())
+    }
+
+    /// Whether its turn at this slot was a long hold, and the next one's has just begun.
+    pub fn held_for_long(&self, slot: &Slot) -> bool {
+        self.last_turn(slot).is_some_and(|last| {
+            // Older than `last.began` if the next one did not have to wait for it.
+            let next_began = slot.turn_began.load(Ordering::Relaxed);
+            slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1)
+                && next_began.saturating_sub(last.began) >= LONG_HOLD_NS
+                && clock::monotonic_ns() <= next_began.saturating_add(LONG_HOLD_NS)
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! Who has had its turn: how long it may come straight back, and past whom.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use robust_lock_core::Refusal;
+use support::place::Place;
+use support::{open, read, serve, slot_at, until, watchdog};
+
+/// `open PATH`.
+#[test]
+fn child_entry() {
+    serve(|words| {
+        open(Path::new(words[1]), None);
+        "done".to_owned()
+    });
+}
+
+#[test]
+fn a_hand_over_passes_the_lock_on_only_if_nobody_stands_at_the_gate() {
+    let place = Place::new("hand-over");
+    assert_eq!(place.lock.hand_over(false), Err(Refusal::NotHeld));
+    let first = place.lock.acquire(None, &mut || true).unwrap();
+    let second = place.lock.hand_over(false).unwrap();
+    assert_eq!((second.token, second.owner_died), (first.token + 1, false));
+    assert!(place.lock.hand_over(true).unwrap().owner_died, "not repaired");
+    assert!(!place.lock.hand_over(false).unwrap().owner_died);
+    place.close(0);
+    assert_eq!(place.lock.hand_over(false), Err(Refusal::Busy));
+    place.open(0);
+    place.lock.release(false).unwrap();
+}
+
+/// Timed only in that a quantum is short: whatever it was too late for is done again.
+#[test]
+fn whoever_has_had_its_turn_may_come_straight_back_for_a_quantum() {
+    let place = Place::new("quantum");
+    let lock = place.lock;
+    lock.acquire(None, &mut || true).unwrap();
+    lock.release(false).unwrap();
+    place.close(0);
+    assert_eq!(lock.try_in_turn(), Err(Refusal::Busy), "nobody waited: that was no turn");
+    until("it comes back, twice, and passes the lock on within", || {
+        lock.try_acquire().unwrap();
+        let all = (0..2).all(|_| {
+            lock.release(false).unwrap();
+            lock.try_in_turn().is_ok()
+        });
+        let passed_on = all && lock.hand_over(false).is_ok();
+        if all {
+            lock.release(false).unwrap();
+        }
+        passed_on
+    });
+    for _ in 0..20 {
+        lock.try_acquire().unwrap();
+        lock.release(false).unwrap();
+        let begun = Instant::now();
+        let mut asked_after = Duration::ZERO;
+        while lock.try_in_turn().is_ok() {
+            lock.release(false).unwrap();
+            assert!(asked_after < Duration::from_millis(1), "however often it comes back, it ends");
+            asked_after = begun.elapsed();
+        }
+    }
+    place.open(0);
+}
+
+#[test]
+fn a_quantum_is_longer_as_long_as_nobody_is_asleep_at_main() {
+    let place = Place::new("long-quantum");
+    let (lock, done) = (place.lock, AtomicBool::new(false));
+    place.close(0);
+    // A turn, in which it comes back until that is over: how long that was.
+    let quantum = || {
+        let begun = Instant::now();
+        lock.try_acquire().unwrap();
+        lock.release(false).unwrap();
+        while lock.try_in_turn().is_ok() {
+            lock.release(false).unwrap();
+        }
+        begun.elapsed()
+    };
+    for _ in 0..20 {
+        assert!(quantum() >= Duration::from_millis(1));
+    }
+    std::thread::scope(|scope| {
+        // As a thread that answers an early offer: it waits for main itself.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if lock.acquire_behind(60_000_000_000, &mut || true).is_ok() {
+                    lock.release(false).unwrap();
+                }
+            }
+        });
+        let path = place.segment.path();
+        let word = support::word_offset(path) + slot_at(0);
+        let sleeps = || u32::from_ne_bytes(read(path, word)) >> 31 == 1;
+        // Told when the other one has ended, which it would not if this were to panic.
+        let mut came_back = 0;
+        for _ in 0..100 {
+            while lock.try_acquire().is_err() {
+                std::thread::yield_now();
+            }
+            let begun = Instant::now();
+            while !sleeps() || begun.elapsed() < Duration::from_micros(110) {
+                std::thread::yield_now();
+            }
+            lock.release(false).unwrap();
+            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(came_back, 0, "somebody is there, and 100 µs are over");
+    });
+    place.open(0);
+}
+
+#[test]
+fn nobody_comes_back_past_an_offer() {
+    let place = Place::new("past-an-offer");
+    let (lock, round, begun) = (place.lock, AtomicU32::new(0), Instant::now());
+    // No sleep: the quantum would be over.
+    let reach = |next: u32| {
+        while round.load(Ordering::Acquire) < next {
+            assert!(begun.elapsed() < watchdog(), "not in time: round {next}");
+            std::thread::yield_now();
+        }
+    };
+    let mut came_back = 0;
+    const ROUNDS: u32 = 500;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in (0..ROUNDS).map(|i| i * 4) {
+                reach(at);
+                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
+                round.store(at + 1, Ordering::Release);
+                reach(at + 2);
+                won.open_gate();
+                let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
+                round.store(at + 3, Ordering::Release);
+                reach(at + 4);
+                won.open_gate();
+            }
+        });
+        for at in (0..ROUNDS).map(|i| i * 4) {
+            reach(at + 1);
+            lock.try_acquire().unwrap();
+            lock.release(false).unwrap();
+            round.store(at + 2, Ordering::Release);
+            reach(at + 3);
+            came_back += u32::from(lock.try_in_turn().is_ok_and(|_| lock.release(false).is_ok()));
+            round.store(at + 4, Ordering::Release);
+        }
+    });
+    assert_eq!(came_back, 0);
+}
+
+#[test]
+fn who_has_held_the_lock_for_long_lets_the_next_ones_pass() {
+    let place = Place::new("let-pass");
+    let lock = place.lock;
+    place.close(0);
+    let (mut seen, begun) = (0, Instant::now());
+    while seen < 10 {
+        assert!(begun.elapsed() < watchdog(), "not ten times in time");
+        lock.try_acquire().unwrap();
+        std::thread::sleep(Duration::from_millis(9));
+        lock.release(false).unwrap();
+        let next = Instant::now();
+        std::thread::scope(|scope| {
+            // The next one, in its turn.
+            scope.spawn(|| {
+                lock.try_acquire().unwrap();
+                lock.release(false).unwrap();
+            });
+        });
+        let back = Instant::now();
+        lock.acquire(Some(0.0), &mut || true).unwrap();
+        let passed = back.elapsed();
+        lock.release(false).unwrap();
+        // On a busy machine the next one's turn may have been too long ago.
+        if next.elapsed() < Duration::from_millis(8) {
+            assert!(passed >= Duration::from_micros(300), "{passed:?}");
+            seen += 1;
+        }
+    }
+    place.open(0);
+}
