@@ -75,19 +75,14 @@ impl Lock {
             thread.check()?;
             // Past a closed gate: as a rule the answer to an offer, so a turn.
             let quantum = (!gate::is_open(self.slot)).then(clock::monotonic_ns);
-            match self.try_main(thread, quantum) {
-                Err(Refusal::Busy) => self.try_again(thread),
-                settled => settled,
+            loop {
+                let tried = self.try_main(thread, quantum);
+                let is_busy = tried == Err(Refusal::Busy);
+                if !is_busy || !recover(self.segment, &self.slot.main, Effort::Sparing) {
+                    return tried;
+                }
             }
         })
-    }
-
-    #[cold]
-    fn try_again(&self, thread: &Thread) -> Result<Acquired, Refusal> {
-        if recover(self.segment, &self.slot.main, Effort::Sparing) {
-            return self.try_main(thread, None);
-        }
-        Err(Refusal::Busy)
     }
 
     /// One try that does not overtake those who stand at the gate, unless this thread's quantum goes on.
