@@ -9,12 +9,14 @@ echo "$(uname -m), Linux $(uname -r), pages of $(getconf PAGESIZE) bytes, $(npro
 log=$(mktemp)
 # A 32-bit process has room for about ten segments: there each test has a process of its own.
 alone=$([ "$(getconf LONG_BIT)" = 64 ] || echo yes)
+# None that hangs keeps the others from running.
+limit=(timeout --kill-after=10 1800)
 # What a test says of the parts that it could not run here is shown below.
 run() {
-  [ -n "$alone" ] || { "$1" --show-output; return; }
+  [ -n "$alone" ] || { "${limit[@]}" "$1" --show-output; return; }
   local one failed=0 passed=0
   for one in $("$1" --list | sed -n 's/: test$//p'); do
-    if "$1" --show-output --exact "$one"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    if "${limit[@]}" "$1" --show-output --exact "$one"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   done
   echo "test result: all. $passed passed; $failed failed"
   return "$failed"

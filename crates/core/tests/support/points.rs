@@ -13,8 +13,10 @@ use crate::scene::{Crew, Look, Scene, View};
 use crate::support::{open, patience};
 use crate::victim::{Asleep, End, Victim, can_step};
 
-/// How many points there are on an emulated machine.
+/// How many points there are on an emulated machine, where a step takes as long as a thousand of another one...
 const A_FEW: u64 = 2;
+/// ... and how far into an operation they lie.
+const NOT_FAR: u64 = 3_000;
 /// With musl they come after those with glibc, on the same machine: a quarter will do.
 const SHARE: u64 = if cfg!(target_env = "musl") { 4 } else { 1 };
 
@@ -61,7 +63,6 @@ impl Points {
         let wanted = std::env::var("ROBUST_LOCK_POINTS").ok().and_then(|text| text.parse().ok());
         let (part, parts) = part();
         let count = match self {
-            // A step of an emulated processor takes as long as a thousand of this one.
             _ if patience() > 1 => A_FEW,
             Self::Some(count) => (count / SHARE).max(wanted.unwrap_or(0)),
             Self::All => u64::MAX,
@@ -82,7 +83,11 @@ impl Points {
     /// how often the operation slept in it.
     pub fn visit(self, visit: &mut dyn FnMut(u64, Way) -> Visit) -> usize {
         let mut trace = Trace::default();
-        let Visit { steps, sleeps, .. } = visit(u64::MAX, Way::Note(&mut trace));
+        let upto = if patience() > 1 { NOT_FAR } else { u64::MAX };
+        let Visit { end, steps, sleeps } = visit(upto, Way::Note(&mut trace));
+        if end == End::Steps {
+            println!("not run: an operation beyond its step {NOT_FAR}");
+        }
         STEPS.set(STEPS.get() + steps);
         let mut points = self.of(steps, &trace).into_iter();
         let mut next = points.next();
