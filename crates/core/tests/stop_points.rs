@@ -315,6 +315,10 @@ fn who_maps_the_segment_before_the_second_proof_keeps_the_lock() {
     if !can_run() {
         return;
     }
+    if patience() > 1 {
+        println!("not run: the 300,000 steps to a recovery's second proof");
+        return;
+    }
     let Scene { segment: _segment, view, mut crew } = Scene::new("proof");
     // It has nothing to do with the segment, and its TID stands in the lock word: as a lost owner's does
     // that was given to somebody else.
