@@ -95,7 +95,8 @@ trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/tree"
 cp "$root/scripts/arch/guest-init.sh" "$scratch/tree/init"
 cp "$root/scripts/arch/no-opt.cjs" "$scratch/tree/"
-cp -al "$work" "$scratch/tree/work" 2>/dev/null || cp -a "$work" "$scratch/tree/work"
+# Links, where both lie in one file system; else cp has made the folder before it gives up.
+cp -al "$work" "$scratch/tree/work" 2>/dev/null || cp -aT "$work" "$scratch/tree/work"
 pack "$files" "$scratch/initrd"
 pack "$scratch/tree" "$scratch/more"
 cat "$scratch/more" >>"$scratch/initrd"
