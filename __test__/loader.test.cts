@@ -35,7 +35,7 @@ const tryToOpen = `
   console.log(JSON.stringify({ supported: lib.supported, code, message, isOurs: error instanceof lib.LockError }))`
 
 /** Installs robust-lock in a folder, lets `change` its packages, and tries to open a manager there. */
-function installed(change: (own: string, theirs: string) => void, source = tryToOpen): Outcome {
+function installed(change: (own: string, theirs: string) => void, source = tryToOpen, loader: string[] = []): Outcome {
   // Not in /dev/shm: it may be mounted noexec.
   const folder = mkdtempSync(join(tmpdir(), 'robust-lock-installed-'))
   try {
@@ -47,7 +47,8 @@ function installed(change: (own: string, theirs: string) => void, source = tryTo
     copyFileSync(native, join(theirs, 'it.node'))
     writeFileSync(join(theirs, 'package.json'), JSON.stringify({ name: wanted, main: 'it.node' }))
     change(own, theirs)
-    const ran = spawnSync(process.execPath, ['-e', source], { cwd: folder, encoding: 'utf8', env: { ...process.env, ROBUST_LOCK_NATIVE_PATH: '' } })
+    const [program, ...rest] = [...loader, process.execPath, '-e', source]
+    const ran = spawnSync(program as string, rest, { cwd: folder, encoding: 'utf8', env: { ...process.env, ROBUST_LOCK_NATIVE_PATH: '' } })
     assert.is(ran.status, 0, ran.stderr)
     return JSON.parse(ran.stdout) as Outcome
   } finally {
@@ -57,6 +58,20 @@ function installed(change: (own: string, theirs: string) => void, source = tryTo
 
 test("the platform's package is found", () => {
   assert.equal(installed(() => {}), { supported: true, isOurs: false })
+})
+
+test('musl is known by either name of its file', () => {
+  if (!platform.endsWith('musl')) return
+  const libc = /\/\S*\/(ld-musl-\S+|libc\.so)$/m.exec(readFileSync('/proc/self/maps', 'latin1'))?.[0] as string
+  const folder = mkdtempSync(join(tmpdir(), 'robust-lock-libc-'))
+  try {
+    // The other name than here. The library is its own loader.
+    const other = join(folder, basename(libc) === 'libc.so' ? `ld-musl-${process.arch}.so.1` : 'libc.so')
+    copyFileSync(libc, other)
+    assert.equal(installed(() => {}, tryToOpen, [other]), { supported: true, isOurs: false })
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 })
 
 test('a package that is not there has a code, its name, and what mends it', () => {

@@ -13,7 +13,7 @@ const out = join(root, 'npm')
 /** The packages that scripts/release/pack.mjs has made; robust-lock is the last one. */
 export const packages = JSON.parse(readFileSync(join(out, 'release.json'), 'utf8'))
 export const tarball = (name) => join(out, packages.find((one) => one.name === name).tarball)
-const libc = readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-') ? 'musl' : process.arch === 'arm' ? 'gnueabihf' : 'gnu'
+const libc = /\/(ld-musl-.*|libc\.so)$/m.test(readFileSync('/proc/self/maps', 'latin1')) ? 'musl' : process.arch === 'arm' ? 'gnueabihf' : 'gnu'
 export const native = `@robust-lock/linux-${process.arch}-${libc}`
 
 /** Whether this process can reach another machine. */

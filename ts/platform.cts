@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { LockError } from './errors.cjs'
 
-/** Whether the C library that this process has mapped is musl. */
+/**
+ * Whether the C library that this process has mapped is musl. Its file is libc.so, and ld-musl-ARCH.so.1 a link to it; with
+ * Alpine it is the other way round. (glibc's is libc.so.6, and its libc.so is no library.)
+ */
 function isMusl(): boolean {
   try {
-    return readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-')
+    return /\/(ld-musl-.*|libc\.so)$/m.test(readFileSync('/proc/self/maps', 'latin1'))
   } catch (cause) {
     // Whoever may not read it, as under --permission, is taken to have glibc.
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') return false

