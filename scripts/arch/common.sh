@@ -59,7 +59,7 @@ once() {
   exec 8>&-
 }
 
-zig_version=0.17.1
+zig_version=$(sed -n 's/^ziglang==\([0-9.]*\).*/\1/p' "$root/scripts/arch/requirements.txt")
 
 # pip_install FOLDER [option...] PACKAGE==VERSION: a wheel's content, unpacked into a folder.
 pip_install() {
@@ -67,7 +67,7 @@ pip_install() {
     --only-binary=:all: --target "$@" >&2
 }
 
-fetch_zig() { pip_install "$1" "ziglang==$zig_version"; }
+fetch_zig() { pip_install "$1" --require-hashes --requirement "$root/scripts/arch/requirements.txt"; }
 
 # with_target NAME CMD...: runs CMD in an environment in which cargo builds for a platform. zig links: it has
 # every libc in it, and old glibc versions too. $GLIBC asks for another than the oldest.
