@@ -50,7 +50,9 @@ test("each package says where it runs, and has its licence, a README, and no scr
   const { os, cpu, libc, engines, license, scripts, dependencies, files } = manifest(native)
   assert.equal([os, cpu, libc, license, scripts, dependencies], [['linux'], [process.arch], [native.endsWith('musl') ? 'musl' : 'glibc'], 'Apache-2.0', undefined, undefined])
   assert.equal(engines, { node: process.arch === 'arm' ? '20 || 22' : '>=20.5.0' })
-  assert.equal(files.length, 1)
+  assert.equal([files.length, files[1]], [2, 'THIRD-PARTY.md'])
+  const notices = readFileSync(installed.path('node_modules', native, 'THIRD-PARTY.md'), 'utf8')
+  for (const crate of ['napi 3', 'nix 0', 'libloading 0']) assert.match(notices, new RegExp(`^## ${crate}\\S* .*: (MIT|ISC)\n\n[^#]*Permission`, 'm'))
   assert.equal(readdirSync(installed.path('node_modules')).filter((name) => !name.startsWith('.')), ['@robust-lock', 'robust-lock'])
 })
 

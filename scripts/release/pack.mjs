@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { NapiCli, parseTriple } from '@napi-rs/cli'
 import { Command } from 'commander'
+import { notices } from './notices.mjs'
 
 const root = resolve(import.meta.dirname, '../..')
 const scope = '@robust-lock'
@@ -38,7 +39,7 @@ function publicPlaces() {
 }
 
 /** What users need of the main package's manifest: nothing of how it is made. */
-function published({ scripts: _scripts, devDependencies: _tools, napi: _napi, optionalDependencies, ...manifest }) {
+function published({ private: _private, scripts: _scripts, devDependencies: _tools, napi: _napi, optionalDependencies, ...manifest }) {
   const renamed = Object.entries(optionalDependencies).map(([name, version]) => [name.replace('robust-lock-', `${scope}/`), version])
   return { ...manifest, ...publicPlaces(), optionalDependencies: Object.fromEntries(renamed), publishConfig: { access: 'public' } }
 }
@@ -49,11 +50,11 @@ function readme(platform) {
 The native module of robust-lock for ${platform}. npm installs it together with the package robust-lock
 of the very same version, where it fits; it is of no use by itself.
 
-Licence: Apache-2.0.
+Licence: Apache-2.0; what is linked in has licences of its own: see THIRD-PARTY.md.
 `
 }
 
-function completePlatform(folder, platform) {
+function completePlatform(folder, platform, linked) {
   const file = join(folder, 'package.json')
   const manifest = readJson(file)
   writeJson(file, {
@@ -64,9 +65,11 @@ function completePlatform(folder, platform) {
     ...publicPlaces(),
     engines: { node: ENGINES[platform] ?? own.engines.node },
     libc: [platform.endsWith('musl') ? 'musl' : 'glibc'],
+    files: [...manifest.files, 'THIRD-PARTY.md'],
     publishConfig: { access: 'public' },
   })
   writeFileSync(join(folder, 'README.md'), readme(platform))
+  writeFileSync(join(folder, 'THIRD-PARTY.md'), linked)
   copyFileSync(join(root, 'LICENSE'), join(folder, 'LICENSE'))
 }
 
@@ -89,14 +92,16 @@ async function stage(folder) {
   await napi.createNpmDirs({ cwd: folder })
   await napi.artifacts({ cwd: folder })
   await napi.prePublish({ cwd: folder, skipOptionalPublish: true, ghRelease: false })
-  for (const platform of platforms) completePlatform(join(folder, 'npm', platform), platform)
+  const linked = notices()
+  for (const platform of platforms) completePlatform(join(folder, 'npm', platform), platform, linked)
   writeJson(join(folder, 'package.json'), published(readJson(join(folder, 'package.json'))))
   return [...platforms.map((platform) => join(folder, 'npm', platform)), folder]
 }
 
 function pack(folder) {
   const arguments_ = ['pack', '--json', '--ignore-scripts', '--pack-destination', options.out, folder]
-  const [packed] = JSON.parse(execFileSync('npm', arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }))
+  // A list of packages; an object, by name, since npm 12.
+  const [packed] = Object.values(JSON.parse(execFileSync('npm', arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })))
   const { name, version, filename, size, unpackedSize, integrity, files } = packed
   const tarball = basename(filename)
   const sha256 = createHash('sha256').update(readFileSync(join(options.out, tarball))).digest('hex')

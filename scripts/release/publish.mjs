@@ -17,7 +17,8 @@ const packages = JSON.parse(readFileSync(join(out, 'release.json'), 'utf8'))
 function published({ name, version }) {
   const { status, stdout } = spawnSync('npm', ['view', `${name}@${version}`, 'dist.integrity', '--json'], { encoding: 'utf8' })
   const answer = stdout.trim() === '' ? undefined : JSON.parse(stdout)
-  if (status === 0) return answer
+  // A string; since npm 12 a list of one.
+  if (status === 0) return [answer].flat()[0]
   if (answer?.error?.code === 'E404') return undefined
   throw new Error(`npm does not say whether ${name}@${version} is there: ${stdout}`)
 }
