@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# The TypeScript suites on Alpine, with one of its Nodes, in a container; the module is cross-built here.
+# The TypeScript suites on Alpine, with one of its Nodes, in a container.
 #
 #   musl.sh NODE_MAJOR
+#
+# $ROBUST_LOCK_BINARIES is a folder in which the module is already; else it is cross-built here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 arch=$(node -p process.arch)
-[ -f dist/index.cjs ] || npm run --silent build
-bash scripts/ci/modules.sh "linux-$arch-musl"
+[ -f dist/index.cjs ] || npm run --silent build:ts
+if [ -n "${ROBUST_LOCK_BINARIES:-}" ]; then
+  cp "$ROBUST_LOCK_BINARIES/robust-lock.linux-$arch-musl.node" .
+else
+  bash scripts/ci/modules.sh "linux-$arch-musl"
+fi
 engine=$(command -v docker || command -v podman)
 # As root in there, and in PID and mount namespaces of its own: what the suites need for their own ones.
 "$engine" run --rm --volume "$PWD:/tree:ro" --shm-size 1g --cap-add SYS_ADMIN \

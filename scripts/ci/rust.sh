@@ -5,4 +5,7 @@ set -euo pipefail
 
 version=1.95.0
 rustup toolchain install "$version" --profile minimal --component clippy,rustfmt,rust-src --no-self-update
-rustup default "$version"
+# A developer's machine keeps its own.
+if [ -n "${GITHUB_ACTIONS:-}" ] || ! rustup default >/dev/null 2>&1; then
+  rustup default "$version"
+fi

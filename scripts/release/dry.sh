@@ -29,8 +29,11 @@ must npm run --silent build
 export ROBUST_LOCK_OUT=target/release-binaries
 rm -rf "$ROBUST_LOCK_OUT"
 must bash scripts/ci/modules.sh "${@:-all}"
-ROBUST_LOCK_BINARIES=$ROBUST_LOCK_OUT must bash scripts/release/try.sh pack
-step node scripts/release/publish.mjs --dry-run
+must node scripts/release/pack.mjs --binaries "$ROBUST_LOCK_OUT" ${*:+--only "$@"}
+ROBUST_LOCK_PACKED=yes must bash scripts/release/try.sh
+# On a developer's machine the registry may be out of reach.
+"$([ -n "${GITHUB_ACTIONS:-}" ] && echo must || echo step)" node scripts/release/publish.mjs --dry-run
+must bash scripts/release/github.sh "v$version" --notes
 [ -n "${GITHUB_REPOSITORY:-}" ] || hindrances+=('the packages name no repository: that is known where GITHUB_REPOSITORY is set, and provenance demands it')
 
 printf '\n== A release of %s would publish, in this order:\n' "$version"

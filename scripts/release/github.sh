@@ -2,7 +2,7 @@
 # Makes the GitHub release of a tag that is there already: the changelog's entry, the tarballs, their
 # checksums. Needs gh, and a token that may write to the repository.
 #
-#   github.sh vX.Y.Z
+#   github.sh vX.Y.Z [--notes]      only looks at the files, and prints what it would say
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,6 +12,10 @@ notes=$(mktemp)
 trap 'rm -f "$notes"' EXIT
 awk -v head="## [$version] " 'index($0, head) == 1 { on = 1; next } /^## / { on = 0 } on' CHANGELOG.md >"$notes"
 (cd npm && sha256sum --check --quiet SHA256SUMS)
+if [ "${2:-}" = --notes ]; then
+  cat "$notes"
+  exit
+fi
 flags=(--verify-tag --title "$tag" --notes-file "$notes")
 [[ $version != *-* ]] || flags+=(--prerelease)
 if gh release view "$tag" >/dev/null 2>&1; then

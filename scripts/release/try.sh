@@ -4,30 +4,33 @@
 #
 #   try.sh [pack|bundle ...]       packaging/pack.test.mjs and so on; all
 #
-# $ROBUST_LOCK_BINARIES is a folder of modules that are there already; else this machine's is built.
+# $ROBUST_LOCK_BINARIES is a folder of modules that are there already; else this machine's is built. With
+# $ROBUST_LOCK_PACKED the packages themselves are there, in npm/, and they are what is tried.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 binaries=${ROBUST_LOCK_BINARIES:-target/own-binaries}
 arch=$(node -p process.arch)
 libc=gnu
-if grep -q /ld-musl- "/proc/$$/maps"; then libc=musl; fi
+if grep -Eq '/(ld-musl-.*|libc\.so)$' "/proc/$$/maps"; then libc=musl; fi
 if [ "$arch" = arm ]; then libc=gnueabihf; fi
 
-npm run --silent build
-if [ -n "${ROBUST_LOCK_BINARIES:-}" ]; then
-  node scripts/release/check-binary.mjs "$binaries"/*.node
-elif rm -rf "$binaries" && python3 -m pip --version >/dev/null 2>&1; then
-  ROBUST_LOCK_OUT=$binaries bash scripts/ci/modules.sh "linux-$arch-$libc"
-else
-  echo "not run: the checks of the released module: it is linked by zig, which pip brings, and there is no pip"
-  [ -z "${GITHUB_ACTIONS:-}" ] || exit 1
-  mkdir -p "$binaries"
-  cp "robust-lock.linux-$arch-$libc.node" "$binaries/"
+if [ -z "${ROBUST_LOCK_PACKED:-}" ]; then
+  npm run --silent build
+  if [ -n "${ROBUST_LOCK_BINARIES:-}" ]; then
+    node scripts/release/check-binary.mjs "$binaries"/*.node
+  elif rm -rf "$binaries" && python3 -m pip --version >/dev/null 2>&1; then
+    ROBUST_LOCK_OUT=$binaries bash scripts/ci/modules.sh "linux-$arch-$libc"
+  else
+    echo "not run: the checks of the released module: it is linked by zig, which pip brings, and there is no pip"
+    [ -z "${GITHUB_ACTIONS:-}" ] || exit 1
+    mkdir -p "$binaries"
+    cp "robust-lock.linux-$arch-$libc.node" "$binaries/"
+  fi
+  modules=("$binaries"/robust-lock.*.node)
+  platforms=("${modules[@]##*/robust-lock.}")
+  node scripts/release/pack.mjs --binaries "$binaries" --only "${platforms[@]%.node}"
 fi
-modules=("$binaries"/robust-lock.*.node)
-platforms=("${modules[@]##*/robust-lock.}")
-node scripts/release/pack.mjs --binaries "$binaries" --only "${platforms[@]%.node}"
 npm ci --prefix packaging --no-audit --no-fund --prefer-offline --loglevel=error
 node packaging/nodes.mjs
 
