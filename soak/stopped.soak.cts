@@ -1,6 +1,6 @@
 // A waiter that stands first at the gate is stopped: by SIGSTOP, by a freezer, one or two at two times.
 // Figures: the gap that the others see, their throughput and shares afterwards, and how many rounds it
-// takes until the one that is continued has its turn; without a lock, until it runs at all. And how long anybody waits beside long holds.
+// takes until the one that is continued has its turn; without a lock, until it runs at all (beside others that never wait). And how long anybody waits beside long holds.
 // Measured and printed, never asserted; what fails is a stop after which nobody gets on. --only TEXT: the
 // cases with that text in their names.
 import { rmSync } from 'node:fs'
@@ -46,6 +46,7 @@ interface Outcome {
   turns: number
 }
 
+const names = { sync: 'lockSync', async: 'lock()', none: 'no lock', mixed: 'mixed' }
 const outcomes = new Map<string, Outcome[]>()
 const longestWaits = new Map<string, number[]>()
 let stuck = 0
@@ -65,19 +66,19 @@ function judge(name: string, turns: Turns[], { stopped, from, to }: Episode): vo
   const before = turns.reduce((n, { at }) => n + between(at, from - 1_000, from), 0)
   const counts = others.map(({ at }) => between(at, gapEnd, to))
   const served = Math.max(...stopped.map((i) => turns[i]?.at.find((t) => t > to) ?? Infinity))
-  const meanwhile = others.flatMap(({ at }, i) => [...at].filter((t) => t >= to && t < served).map((t) => ({ t, i }))).toSorted((a, b) => a.t - b.t)
+  const meanwhile = turns
+    .flatMap(({ at }, i) => [...at].filter((t) => t >= to && t < served).map((t) => ({ t, i, other: !stopped.includes(i) })))
+    .toSorted((a, b) => a.t - b.t)
   const list = outcomes.get(name) ?? []
   outcomes.set(name, list)
   list.push({
     gap,
     throughput: (counts.reduce((a, b) => a + b, 0) / (to - gapEnd)) * (1_000 / before),
     evenness: Math.min(...counts) / Math.max(...counts),
-    rounds: meanwhile.length / others.length,
-    turns: meanwhile.filter(({ i }, n) => i !== meanwhile[n - 1]?.i).length / others.length,
+    rounds: meanwhile.filter(({ other }) => other).length / others.length,
+    turns: name.includes(names.none) ? NaN : meanwhile.filter(({ i, other }, n) => other && i !== meanwhile[n - 1]?.i).length / others.length,
   })
 }
-
-const names = { sync: 'lockSync', async: 'lock()', none: 'no lock', mixed: 'mixed' }
 
 /** Stops one that stands first; without a lock, one that runs. */
 async function stopOne(parties: Party[], { how, brake }: Case, but?: Party): Promise<Party> {
@@ -133,7 +134,7 @@ function tell(): void {
   })
   for (const [name, all] of outcomes) {
     const of = (what: keyof Outcome, share: number): string => quantile(all.map((one) => one[what]), share).toFixed(2)
-    out.push([name, all.length, of('gap', 0.5), of('gap', 1), of('throughput', 0.5), of('evenness', 0.5), of('rounds', 0.5), of('rounds', 1), of('turns', 0.5), of('turns', 1)])
+    out.push([name, all.length, of('gap', 0.5), of('gap', 1), of('throughput', 0.5), of('evenness', 0.5), of('rounds', 0.5), of('rounds', 1), of('turns', 0.5), of('turns', 1)].map((cell) => (cell === 'NaN' ? '' : cell)))
   }
   console.log(out.toString())
   for (const [name, rounds] of longestWaits) console.log(`${name}: nobody waits longer than ${Math.max(...rounds).toFixed(2)} rounds`)
