@@ -13,10 +13,6 @@ use crate::scene::{Crew, Look, Scene, View};
 use crate::support::{open, patience};
 use crate::victim::{Asleep, End, Victim, can_step};
 
-/// How many points there are on an emulated machine, where a step takes as long as a thousand of another one...
-const A_FEW: u64 = 2;
-/// ... and how far into an operation they lie.
-const NOT_FAR: u64 = 3_000;
 /// With musl they come after those with glibc, on the same machine: a quarter will do.
 const SHARE: u64 = if cfg!(target_env = "musl") { 4 } else { 1 };
 
@@ -63,7 +59,6 @@ impl Points {
         let wanted = std::env::var("ROBUST_LOCK_POINTS").ok().and_then(|text| text.parse().ok());
         let (part, parts) = part();
         let count = match self {
-            _ if patience() > 1 => A_FEW,
             Self::Some(count) => (count / SHARE).max(wanted.unwrap_or(0)),
             Self::All => u64::MAX,
         };
@@ -83,11 +78,7 @@ impl Points {
     /// how often the operation slept in it.
     pub fn visit(self, visit: &mut dyn FnMut(u64, Way) -> Visit) -> usize {
         let mut trace = Trace::default();
-        let upto = if patience() > 1 { NOT_FAR } else { u64::MAX };
-        let Visit { end, steps, sleeps } = visit(upto, Way::Note(&mut trace));
-        if end == End::Steps {
-            println!("not run: an operation beyond its step {NOT_FAR}");
-        }
+        let Visit { steps, sleeps, .. } = visit(u64::MAX, Way::Note(&mut trace));
         STEPS.set(STEPS.get() + steps);
         let mut points = self.of(steps, &trace).into_iter();
         let mut next = points.next();
@@ -100,7 +91,7 @@ impl Points {
             // A run may be longer than the first one: all means all.
             next = match end {
                 End::Mark if step >= steps => None,
-                _ if self == Self::All && patience() == 1 => Some(step + part().1),
+                _ if self == Self::All => Some(step + part().1),
                 _ => points.next(),
             };
         }
@@ -181,13 +172,18 @@ pub fn report(name: &str, kills: u64, begun: Instant) {
     println!("{name}: {kills} kills, of {steps} steps, {seconds:.1} s");
 }
 
-/// False, and a word about it, where processes cannot be single-stepped.
+/// False, and a word about it, where processes cannot be single-stepped, or not in time: a step of an emulated
+/// processor takes as long as a hundred of another one.
 pub fn can_run() -> bool {
-    let can = can_step();
-    if !can {
-        println!("not run: processes cannot be single-stepped here");
-    }
-    can
+    let hindrance = if patience() > 1 {
+        "this takes too long on an emulated processor, step by step"
+    } else if !can_step() {
+        "processes cannot be single-stepped here"
+    } else {
+        return true;
+    };
+    println!("not run: {hindrance}");
+    false
 }
 
 #[derive(Clone, Copy)]
