@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 arch=$(node -p process.arch)
-[ -f dist/index.cjs ] || npm run --silent build:ts
+[ -f dist/index.cjs ] || npm run --silent build
 if [ -n "${ROBUST_LOCK_BINARIES:-}" ]; then
   cp "$ROBUST_LOCK_BINARIES/robust-lock.linux-$arch-musl.node" .
 else
