@@ -30,7 +30,7 @@ const MACHINE = {
   s390x: ['IBM S/390', 'ELF64', 'big'],
 }
 const LIBRARIES = /^(libc|libm|libpthread|libdl|libgcc_s)\.so(\.\d+)?$/
-/** The program interpreter: it is in every process that could load a module, and has __tls_get_addr, with which thread-locals are found. */
+/** The program interpreter: it is in every process that could load a module, and has __tls_get_addr (s390x: __tls_get_offset), with which thread-locals are found. */
 const INTERPRETER = {
   'linux-x64-gnu': 'ld-linux-x86-64.so.2',
   'linux-arm64-gnu': 'ld-linux-aarch64.so.1',
