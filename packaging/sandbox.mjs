@@ -5,6 +5,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { createServer } from 'node:http'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
+import { ownPlatform } from '../scripts/release/platform.mjs'
 
 export const root = resolve(import.meta.dirname, '..')
 export const tools = join(import.meta.dirname, 'node_modules')
@@ -13,8 +14,7 @@ const out = join(root, 'npm')
 /** The packages that scripts/release/pack.mjs has made; robust-lock is the last one. */
 export const packages = JSON.parse(readFileSync(join(out, 'release.json'), 'utf8'))
 export const tarball = (name) => join(out, packages.find((one) => one.name === name).tarball)
-const libc = /\/(ld-musl-.*|libc\.so)$/m.test(readFileSync('/proc/self/maps', 'latin1')) ? 'musl' : process.arch === 'arm' ? 'gnueabihf' : 'gnu'
-export const native = `@robust-lock/linux-${process.arch}-${libc}`
+export const native = `@robust-lock/${ownPlatform()}`
 
 /** Whether this process can reach another machine. */
 export const online = Object.values(networkInterfaces()).flat().some(({ internal }) => !internal)

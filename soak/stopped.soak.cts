@@ -1,7 +1,7 @@
 // A waiter that stands first at the gate is stopped: by SIGSTOP, by a freezer, one or two at two times.
 // Figures: the gap that the others see, their throughput and shares afterwards, and how many rounds it
-// takes until the one that is continued has its turn; without a lock, until it runs at all (beside others that never wait). And how long anybody waits beside long holds.
-// Measured and printed, never asserted; what fails is a stop after which nobody gets on. --only TEXT: the
+// takes until the one that is continued has its turn; without a lock, until it runs at all (beside others that
+// never wait). And how long anybody waits beside long holds. Measured and printed, never asserted; what fails is a stop after which nobody gets on. --only TEXT: the
 // cases with that text in their names.
 import { rmSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -42,7 +42,7 @@ interface Outcome {
   evenness: number
   /** Until the last of the continued has its turn: acquisitions of each other one. */
   rounds: number
-  /** The same in turns: who comes straight back within a quantum counts once. */
+  /** The same in turns: who comes straight back within a quantum counts once. Without a lock there are none. */
   turns: number
 }
 
@@ -51,7 +51,7 @@ const outcomes = new Map<string, Outcome[]>()
 const longestWaits = new Map<string, number[]>()
 let stuck = 0
 
-function judge(name: string, turns: Turns[], { stopped, from, to }: Episode): void {
+function judge(name: string, { how }: Case, turns: Turns[], { stopped, from, to }: Episode): void {
   const between = (at: Float64Array, a: number, b: number): number => at.filter((t) => t >= a && t < b).length
   const others = turns.filter((_, i) => !stopped.includes(i))
   const all = others.flatMap(({ at }) => [...at].filter((t) => t > from - 1_000 && t < to)).toSorted((a, b) => a - b)
@@ -76,7 +76,7 @@ function judge(name: string, turns: Turns[], { stopped, from, to }: Episode): vo
     throughput: (counts.reduce((a, b) => a + b, 0) / (to - gapEnd)) * (1_000 / before),
     evenness: Math.min(...counts) / Math.max(...counts),
     rounds: meanwhile.filter(({ other }) => other).length / others.length,
-    turns: name.includes(names.none) ? NaN : meanwhile.filter(({ i, other }, n) => other && i !== meanwhile[n - 1]?.i).length / others.length,
+    turns: how === 'none' ? NaN : meanwhile.filter(({ i, other }, n) => other && i !== meanwhile[n - 1]?.i).length / others.length,
   })
 }
 
@@ -111,7 +111,7 @@ async function run(one: Case): Promise<void> {
       episodes.push({ stopped: victims.map((victim) => parties.indexOf(victim)), from, to })
     }
   })
-  for (const episode of episodes) judge(name, turns, episode)
+  for (const episode of episodes) judge(name, one, turns, episode)
 }
 
 /** Nobody is stopped: how many rounds anybody waits at most. */
@@ -133,8 +133,8 @@ function tell(): void {
     colAligns: ['left', ...Array<'right'>(9).fill('right')],
   })
   for (const [name, all] of outcomes) {
-    const of = (what: keyof Outcome, share: number): string => quantile(all.map((one) => one[what]), share).toFixed(2)
-    out.push([name, all.length, of('gap', 0.5), of('gap', 1), of('throughput', 0.5), of('evenness', 0.5), of('rounds', 0.5), of('rounds', 1), of('turns', 0.5), of('turns', 1)].map((cell) => (cell === 'NaN' ? '' : cell)))
+    const of = (what: keyof Outcome, share: number): string => quantile(all.map((one) => one[what]), share).toFixed(2).replace('NaN', '')
+    out.push([name, all.length, of('gap', 0.5), of('gap', 1), of('throughput', 0.5), of('evenness', 0.5), of('rounds', 0.5), of('rounds', 1), of('turns', 0.5), of('turns', 1)])
   }
   console.log(out.toString())
   for (const [name, rounds] of longestWaits) console.log(`${name}: nobody waits longer than ${Math.max(...rounds).toFixed(2)} rounds`)

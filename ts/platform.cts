@@ -7,7 +7,7 @@ import { LockError } from './errors.cjs'
  */
 function isMusl(): boolean {
   try {
-    return /\/(ld-musl-.*|libc\.so)$/m.test(readFileSync('/proc/self/maps', 'latin1'))
+    return /\/(ld-musl-.*|libc\.so)( \(deleted\))?$/m.test(readFileSync('/proc/self/maps', 'latin1'))
   } catch (cause) {
     // Whoever may not read it, as under --permission, is taken to have glibc.
     if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') return false

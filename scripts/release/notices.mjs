@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 /** The crates that are linked into the module: the same on every Linux. */
 function linked() {
   const arguments_ = ['metadata', '--format-version', '1', '--locked', '--filter-platform', 'x86_64-unknown-linux-gnu']
-  const { packages, resolve } = JSON.parse(execFileSync('cargo', arguments_, { encoding: 'utf8', maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] }))
+  const { packages, resolve } = JSON.parse(execFileSync('cargo', arguments_, { cwd: import.meta.dirname, encoding: 'utf8', maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] }))
   const byId = new Map(packages.map((one) => [one.id, one]))
   const nodes = new Map(resolve.nodes.map((node) => [node.id, node]))
   const isMacro = (id) => byId.get(id).targets.some(({ kind }) => kind.includes('proc-macro'))
@@ -26,7 +26,7 @@ function terms({ name, license, authors, manifest_path: manifest }) {
   const file = ['LICENSE-MIT', 'LICENSE', 'LICENSE.md', 'COPYING'].find((one) => readdirSync(folder).includes(one))
   if (file !== undefined) return readFileSync(join(folder, file), 'utf8').trim()
   if (license !== 'MIT') throw new Error(`${name} has no text of its licence, ${license}`)
-  return `The MIT licence (https://spdx.org/licenses/MIT.html), copyright ${authors.join(', ') || `the authors of ${name}`}:\n\n${MIT}`
+  return `Copyright ${authors.join(', ') || `the authors of ${name}`}\n\n${MIT}`
 }
 
 const MIT = `Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
@@ -43,16 +43,31 @@ AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY
 TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.`
 
+/** What the toolchain may link in beside the crates, and is not under Rust's or LLVM's terms. */
+const TOOLCHAIN = `## libm of Rust's compiler-builtins (https://github.com/rust-lang/compiler-builtins): MIT
+
+Copyright Alex Crichton, Amanieu d'Antras, Jorge Aparicio, Trevor Gross
+
+${MIT}
+
+## compiler-rt of zig (https://ziglang.org): MIT
+
+Copyright Zig contributors
+
+${MIT}`
+
 export function notices() {
   const crates = linked()
   const title = ({ name, version, repository }) => `${name} ${version}${repository ? ` (${repository})` : ''}`
   const under = (one) => one.license.split(/ OR |\//).includes('Apache-2.0')
   return `# What is linked into this module
 
-Under the Apache licence 2.0, whose text is the file LICENSE: the standard library of Rust (https://github.com/rust-lang/rust),
-parts of LLVM's runtime libraries (https://llvm.org, with LLVM's exceptions), and
+Under the Apache licence 2.0, whose text is the file LICENSE: the standard library of Rust (https://github.com/rust-lang/rust;
+its libm: below), parts of LLVM's runtime libraries (https://llvm.org, with LLVM's exceptions), and
 
 ${crates.filter(under).map((one) => `- ${title(one)}`).join('\n')}
+
+${TOOLCHAIN}
 
 ${crates.filter((one) => !under(one)).map((one) => `## ${title(one)}: ${one.license}\n\n${terms(one)}`).join('\n\n')}
 `

@@ -10,22 +10,19 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 binaries=${ROBUST_LOCK_BINARIES:-target/own-binaries}
-arch=$(node -p process.arch)
-libc=gnu
-if grep -Eq '/(ld-musl-.*|libc\.so)$' "/proc/$$/maps"; then libc=musl; fi
-if [ "$arch" = arm ]; then libc=gnueabihf; fi
+platform=$(node --input-type=module -e 'import { ownPlatform } from "./scripts/release/platform.mjs"; console.log(ownPlatform())')
 
 if [ -z "${ROBUST_LOCK_PACKED:-}" ]; then
   npm run --silent build
   if [ -n "${ROBUST_LOCK_BINARIES:-}" ]; then
     node scripts/release/check-binary.mjs "$binaries"/*.node
   elif rm -rf "$binaries" && python3 -m pip --version >/dev/null 2>&1; then
-    ROBUST_LOCK_OUT=$binaries bash scripts/ci/modules.sh "linux-$arch-$libc"
+    ROBUST_LOCK_OUT=$binaries bash scripts/ci/modules.sh "$platform"
   else
     echo "not run: the checks of the released module: it is linked by zig, which pip brings, and there is no pip"
     [ -z "${GITHUB_ACTIONS:-}" ] || exit 1
     mkdir -p "$binaries"
-    cp "robust-lock.linux-$arch-$libc.node" "$binaries/"
+    cp "robust-lock.$platform.node" "$binaries/"
   fi
   modules=("$binaries"/robust-lock.*.node)
   platforms=("${modules[@]##*/robust-lock.}")
