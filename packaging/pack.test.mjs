@@ -188,6 +188,10 @@ test('a release publishes robust-lock last, goes on after it broke off, and stop
     const { stderr } = await publish({ fails: true })
     assert.match(stderr, `${native}@${version} is published already, and is not the same`)
     assert.not(taken.has('robust-lock'))
+    // Between two releases that is nothing to stop at.
+    const dry = await publish({ flags: ['--dry-run'] })
+    assert.equal(dry.stdout.match(/^\S+(?= is published already$)/gm), names.slice(0, -1).map((name) => `${name}@${version}`))
+    assert.not(taken.has('robust-lock'))
   })
 })
 

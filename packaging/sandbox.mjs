@@ -99,7 +99,7 @@ export class Sandbox {
   publisher(script, registry) {
     symlinkSync(npm, this.path('bin', 'npm'))
     writeFileSync(this.path('home', '.npmrc'), `${registry.replace('http:', '')}/:_authToken=none\n`)
-    return (options) => this.run(process.execPath, [script], options)
+    return ({ flags = [], ...options } = {}) => this.run(process.execPath, [script, ...flags], options)
   }
 }
 
