@@ -18,6 +18,11 @@
 //!
 //! Who has had its turn may come straight back for a while (`thread::Thread::quantum`), gate or no gate.
 //!
+//! A gate that has been opened to a sleeper is free until that one has run, which may be as long as the one who opened
+//! it goes on: a woken thread is often put on the very processor of who woke it. So `woken` marks it: the turn ends in
+//! time then, too, and whoever comes to such a gate yields the processor once before he takes it. The mark falls when
+//! somebody has the gate.
+//!
 //! Every wait is in slices. A wake-up can be lost (musl loses them in a kill, a frozen waiter swallows
 //! them), an owner can be lost (recovery), a caller can want to stop: all are looked at in between.
 
@@ -50,15 +55,35 @@ pub enum Goal<'a> {
 /// Main is this thread's, and so is the gate that it waited behind, if one served.
 pub struct Won {
     pub(crate) owner_died: bool,
-    gate: Option<&'static Mutex>,
+    gate: Option<Gate>,
+}
+
+/// The gate, which is this thread's.
+#[derive(Clone, Copy)]
+struct Gate {
+    slot: &'static Slot,
+    mutex: &'static Mutex,
+    /// This thread did not wait for it, and all the same its lock word said at once that somebody sleeps there: with musl
+    /// for good, once a thread was killed that did.
+    doubtful: bool,
 }
 
 impl Won {
     /// Lets the next one to main.
     pub fn open_gate(self) {
         if let Some(gate) = self.gate {
-            gate.unlock();
+            gate.open();
         }
+    }
+}
+
+impl Gate {
+    /// The mark comes first: whoever has the gate next takes it away.
+    fn open(self) {
+        if self.mutex.is_awaited() && !self.doubtful {
+            self.slot.woken.store(1, Ordering::Relaxed);
+        }
+        self.mutex.unlock();
     }
 }
 
@@ -73,6 +98,12 @@ fn serving(slot: &Slot, turn: u32) -> Option<&Mutex> {
 /// Whether one may go to main at once: nobody holds the serving gate, or none serves.
 pub fn is_open(slot: &Slot) -> bool {
     serving(slot, slot.turn.load(Ordering::Relaxed)).is_none_or(|gate| gate.owner() == 0)
+}
+
+/// Whether somebody has been woken for the gate, and has not had it yet. To be asked after `is_open`, which acquires: who
+/// sees the gate free sees the mark, too.
+pub fn is_called(slot: &Slot) -> bool {
+    slot.woken.load(Ordering::Relaxed) != 0
 }
 
 /// Moves `turn` on from `seen` to the next number that names `state`.
@@ -155,23 +186,23 @@ impl Waiter<'_> {
 
     /// Waits for main behind `gate`, which is this thread's. `None`: `turn` has moved on, and the
     /// gate is open again.
-    fn behind(&mut self, gate: &'static Mutex, turn: u32) -> Result<Option<Won>, Refusal> {
+    fn behind(&mut self, gate: Gate, turn: u32) -> Result<Option<Won>, Refusal> {
         while self.lock.slot.turn.load(Ordering::Acquire) == turn {
             let waited = self.main();
             match waited {
                 Ok(Some(owner_died)) => return Ok(Some(Won { owner_died, gate: Some(gate) })),
                 Ok(None) => {}
                 Err(refusal) => {
-                    gate.unlock();
+                    gate.open();
                     return Err(refusal);
                 }
             }
             if let Err(refusal) = self.between() {
-                gate.unlock();
+                gate.open();
                 return Err(refusal);
             }
         }
-        gate.unlock();
+        gate.open();
         Ok(None)
     }
 
@@ -238,6 +269,11 @@ pub fn wait(
     let slot: &'static Slot = lock.slot;
     let mut waiter = Waiter { lock, deadline, go_on };
     let mut slices = Slices::new();
+    if is_open(slot) && is_called(slot) {
+        // Whose time is over does not yield.
+        waiter.cut(0)?;
+        std::thread::yield_now();
+    }
     loop {
         let turn = slot.turn.load(Ordering::Acquire);
         let Some(gate) = serving(slot, turn) else {
@@ -272,10 +308,13 @@ pub fn wait(
             }
         }
         if mine {
+            slot.woken.store(0, Ordering::Relaxed);
+            let doubtful = holder == 0 && gate.is_awaited();
+            let gate = Gate { slot, mutex: gate, doubtful };
             if let Goal::Offer(early) = &mut goal
                 && !early()
             {
-                gate.unlock();
+                gate.open();
                 return Err(Refusal::Stopped);
             }
             if let Some(won) = waiter.behind(gate, turn)? {

@@ -107,7 +107,10 @@ pub struct Slot {
     pub turn: AtomicU32,
     /// How often a helper has offered main to its thread; written by main's owner.
     pub offers: AtomicU32,
-    _line1: [u8; 8],
+    /// 1: the gate was opened while somebody slept at it, as its lock word said (so it may be nobody), and nobody has had
+    /// it since. Advice: with it a turn ends in time, and who comes to the gate lets the woken one go first.
+    pub woken: AtomicU32,
+    _line1: [u8; 4],
     /// Line 2.
     pub gate_b: Mutex,
     _line2: [u8; 16],

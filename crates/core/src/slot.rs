@@ -85,11 +85,12 @@ impl Lock {
         })
     }
 
-    /// One try that does not overtake those who stand at the gate, unless this thread's quantum goes on.
+    /// One try that does not overtake those who stand at the gate, or were called to it, unless this thread's quantum goes on. (Late in
+    /// that it may yield the processor.)
     pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             thread.check()?;
-            let quantum = thread.quantum(self.slot)?;
+            let quantum = thread.quantum_giving_way(self.slot)?;
             self.try_main(thread, quantum)
         })
     }
@@ -242,7 +243,7 @@ impl Lock {
         })
     }
 
-    /// Passes the lock on inside this thread, if nobody stands at the gate or its quantum goes on; the
+    /// Passes the lock on inside this thread, if nobody stands at the gate, nor was called to it, or its quantum goes on; the
     /// mutex stays locked.
     pub fn hand_over(&self, keep_dirty: bool) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {

@@ -1,7 +1,7 @@
 //! The calling thread: how many locks it holds, and its turn.
 //!
 //! A *turn* is an acquisition of somebody who stood at the gate for it, or came straight back within his
-//! quantum. Only turns are timed: who finds nobody at the gate looks at no clock.
+//! quantum. Only turns are timed: who finds nobody at the gate, nor called to it, looks at no clock.
 
 use core::cell::Cell;
 use core::ptr;
@@ -17,13 +17,21 @@ use crate::sys::mutex::{self, gettid};
 /// library in the same thread, and for the gates and the admin mutex.
 pub const MAX_HELD: u32 = 960;
 
-/// How long whoever has had its turn at the gate may come straight back past those who stand there now, as
+/// How long whoever has had its turn at the gate may come straight back past those who stand there now, or were called to it, as
 /// long as nobody else has had main. A hand-over to another process takes as long as a short hold or
 /// two; so several short holds share one. It is the same for all.
 const QUANTUM_NS: u64 = 100_000;
 /// The same as long as nobody is asleep at main: then the next one is not there yet (a helper, the JS thread that
 /// it calls, or whoever a release has woken has yet to run), and the lock would lie idle meanwhile.
 const LONGEST_QUANTUM_NS: u64 = 1_000_000;
+
+/// From then on in a turn, whoever comes straight back yields the processor first, if somebody has the gate and has not
+/// come to main. As a rule that is the own helper, which waits for this very processor to open the gate.
+const GIVE_WAY_NS: u64 = 500_000;
+
+/// So long after the beginning of its turn, a thread that finds somebody called to a free gate still is one that comes straight
+/// back: whoever has been woken waits no longer for a processor, as a rule.
+const CALLED_NS: u64 = 10 * NS_PER_MS;
 
 /// From which time on a hold is a long one.
 const LONG_HOLD_NS: u64 = 8 * NS_PER_MS;
@@ -54,6 +62,10 @@ thread_local! {
     };
 }
 
+fn since(began: u64) -> u64 {
+    clock::monotonic_ns().saturating_sub(began)
+}
+
 impl Thread {
     pub fn tid(&self) -> u32 {
         if self.tid.get() == 0 {
@@ -71,22 +83,46 @@ impl Thread {
     }
 
     /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
-    /// stands at the gate, else it is that of its last turn, if it goes on. `Busy`: the others' turn.
+    /// stands at the gate, nor was called to it; else it is that of its last turn, if it goes on. `Busy`: the others' turn.
     #[inline]
     pub fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
-        if gate::is_open(slot) { Ok(None) } else { self.last_quantum(slot).map(Some) }
+        let is_open = gate::is_open(slot);
+        if is_open && !gate::is_called(slot) { Ok(None) } else { self.last_quantum(slot, is_open) }
+    }
+
+    /// The same for a thread that holds nothing of the slot: late in its turn it lets run who has the gate.
+    #[inline]
+    pub fn quantum_giving_way(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
+        match self.quantum(slot)? {
+            None => Ok(None),
+            Some(began) => self.give_way(slot, began),
+        }
     }
 
     #[cold]
-    fn last_quantum(&self, slot: &Slot) -> Result<u64, Refusal> {
-        self.last_turn(slot)
-            .filter(|turn| {
+    fn last_quantum(&self, slot: &Slot, is_open: bool) -> Result<Option<u64>, Refusal> {
+        let had_it_last = |turn: &Turn| {
+            turn.token == slot.token.load(Ordering::Relaxed)
+                && turn.offers == slot.offers.load(Ordering::Relaxed)
+        };
+        match self.last_turn(slot).filter(had_it_last) {
+            Some(turn) if !is_open || since(turn.began) < CALLED_NS => {
                 let quantum = if turn.awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
-                turn.token == slot.token.load(Ordering::Relaxed)
-                    && turn.offers == slot.offers.load(Ordering::Relaxed)
-                    && clock::monotonic_ns().saturating_sub(turn.began) < quantum
-            })
-            .map_or(Err(Refusal::Busy), |turn| Ok(turn.began))
+                if since(turn.began) < quantum { Ok(Some(turn.began)) } else { Err(Refusal::Busy) }
+            }
+            // Somebody has been called to the gate. Whoever comes now for the first time is there before him: a turn.
+            _ if is_open => Ok(Some(clock::monotonic_ns())),
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    #[cold]
+    fn give_way(&self, slot: &Slot, began: u64) -> Result<Option<u64>, Refusal> {
+        if gate::is_open(slot) || since(began) < GIVE_WAY_NS {
+            return Ok(Some(began));
+        }
+        std::thread::yield_now();
+        self.quantum(slot)
     }
 
     /// It has main, and its quantum began then, if it has one.

@@ -5,20 +5,53 @@
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use robust_lock_core::Refusal;
-use support::place::Place;
-use support::{open, read, serve, slot_at, until, watchdog};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use robust_lock_core::{Lock, Manager, Refusal};
+use support::place::{Place, take};
+use support::{GATES_AT, Peer, WOKEN_AT, open, patch, read, serve, slot_at, until, watchdog};
 
-/// `open PATH`.
+/// `open PATH`, `take`.
 #[test]
 fn child_entry() {
+    let mut manager: Option<Manager> = None;
     serve(|words| {
-        open(Path::new(words[1]), None);
+        match words[0] {
+            "open" => manager = Some(open(Path::new(words[1]), None)),
+            _ => {
+                manager.unwrap().retrieve(0).unwrap();
+                take(manager.unwrap().lock(0).unwrap());
+            }
+        }
         "done".to_owned()
     });
+}
+
+/// Whether somebody is asleep at a gate, as its lock word says.
+fn sleeps_at_gate(place: &Place) -> bool {
+    let path = place.segment.path();
+    let word = slot_at(0) + GATES_AT[0] + support::word_offset(path);
+    u32::from_ne_bytes(read(path, word)) >> 31 == 1
+}
+
+/// `S` asleep, `T` stopped ...: of a process or a thread.
+fn state_of(tid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+}
+
+/// Comes back until it may not any more.
+fn come_back(lock: Lock) {
+    let begun = Instant::now();
+    while lock.try_in_turn().is_ok() {
+        lock.release(false).unwrap();
+        assert!(begun.elapsed() < watchdog(), "a turn without an end");
+    }
 }
 
 #[test]
@@ -189,5 +222,130 @@ fn who_has_held_the_lock_for_long_lets_the_next_ones_pass() {
             seen += 1;
         }
     }
+    place.open(0);
+}
+
+/// A process that has been woken for the gate, which is free again, and does not run; this thread has had a turn, and
+/// main is free, too. (Main is held until then: at a free one the gate would be passed over.)
+fn call_and_stop(place: &Place) -> Peer {
+    let mut woken = Peer::new();
+    woken.ask(&format!("open {}", place.segment.path().display()));
+    let won = place.lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
+    place.lock.try_acquire().unwrap();
+    woken.tell("take");
+    until("it is asleep at the gate", || sleeps_at_gate(place));
+    woken.signal(Signal::SIGSTOP);
+    until("it is stopped", || state_of(woken.child.id()) == 'T');
+    won.open_gate();
+    place.lock.release(false).unwrap();
+    assert_eq!(place.gate_owner(0), 0, "free");
+    woken
+}
+
+/// Whether somebody has been woken for the gate.
+fn is_called(place: &Place) -> bool {
+    u32::from_ne_bytes(read(place.segment.path(), slot_at(0) + WOKEN_AT)) != 0
+}
+
+#[test]
+fn a_turn_ends_at_a_free_gate_if_the_one_who_was_woken_for_it_does_not_come() {
+    let place = Place::new("woken");
+    let lock = place.lock;
+    let mut woken = call_and_stop(&place);
+    come_back(lock);
+    assert!(is_called(&place));
+    // Who comes for the first time is not kept out by it, but has a turn, too.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            lock.try_in_turn().unwrap();
+            lock.release(false).unwrap();
+            come_back(lock);
+        });
+    });
+    woken.signal(Signal::SIGCONT);
+    assert_eq!(woken.hear(), "done");
+}
+
+/// With musl the lock word goes on to say that somebody sleeps there.
+#[test]
+fn the_mark_of_one_who_was_woken_and_killed_falls_with_the_next_turn() {
+    let place = Place::new("woken-killed");
+    let lock = place.lock;
+    call_and_stop(&place).kill();
+    assert!(is_called(&place));
+    come_back(lock);
+    for _ in 0..3 {
+        take(lock);
+        assert!(!is_called(&place));
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(5) {
+        assert!(lock.try_in_turn().is_ok(), "nobody stands at the gate, nor was called to it");
+        lock.release(false).unwrap();
+    }
+}
+
+/// Has a thread beside this one on one processor that is always ready to run, and lets `round` say whether it has run.
+/// True if it had in most of them. Rounds in which other work of the machine was in the way (None) do not count.
+fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (done, ran) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (mut yes, mut counted) = (0, 0);
+    std::thread::scope(|scope| {
+        let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let last = (0..CpuSet::count()).rfind(|&cpu| all.is_set(cpu).unwrap()).unwrap();
+        let mut only = CpuSet::new();
+        only.set(last).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                ran.fetch_add(1, Ordering::Relaxed);
+                std::thread::yield_now();
+            }
+        });
+        for _ in 0..1_000 {
+            std::thread::yield_now();
+            if let Some(said) = round(&ran) {
+                yes += u32::from(said);
+                counted += 1;
+            }
+            if counted == 40 {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    println!("{yes} of {counted}");
+    yes * 4 >= counted * 3
+}
+
+#[test]
+fn who_comes_to_a_gate_that_somebody_was_woken_for_lets_that_one_go_first() {
+    let place = Place::new("give-way");
+    assert!(runs_beside(|ran| {
+        patch(place.segment.path(), slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
+        let before = ran.load(Ordering::Relaxed);
+        let won = place.lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
+        let has_run = ran.load(Ordering::Relaxed) > before;
+        won.open_gate();
+        Some(has_run)
+    }));
+}
+
+/// Without it the other one has the processor in one turn of four, when the kernel says so.
+#[test]
+fn late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate() {
+    let place = Place::new("late-in-a-turn");
+    let lock = place.lock;
+    place.close(0);
+    assert!(runs_beside(|ran| {
+        let (begun, before) = (Instant::now(), ran.load(Ordering::Relaxed));
+        lock.try_acquire().unwrap();
+        lock.release(false).unwrap();
+        come_back(lock);
+        let has_run = ran.load(Ordering::Relaxed) > before;
+        (begun.elapsed() < Duration::from_millis(2)).then_some(has_run)
+    }));
     place.open(0);
 }

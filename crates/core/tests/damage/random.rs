@@ -39,13 +39,14 @@ pub fn damage(random: &mut Rng, kinds: u32, word_offset: u64) -> (u64, Vec<u8>) 
 }
 
 fn any_damage(random: &mut Rng, kinds: u32) -> (u64, Vec<u8>) {
-    // The fields of a slot: dirty, generation, token, turn, offers, owner's pid, tid, start, since, deaths.
+    // The fields of a slot: dirty, generation, token, turn, offers, woken, owner's pid, tid, start, since, deaths.
     let fields = [
         (48, 4),
         (52, 4),
         (56, 8),
         (112, 4),
         (116, 4),
+        (120, 4),
         (192, 4),
         (196, 4),
         (200, 8),
