@@ -21,7 +21,7 @@
 //! A gate that has been opened to a sleeper is free until that one has run, which may be as long as the one who opened
 //! it goes on: a woken thread is often put on the very processor of who woke it. So `woken` marks it: the turn ends in
 //! time then, too, and whoever comes to such a gate yields the processor once before he takes it. The mark falls when
-//! somebody has the gate.
+//! somebody has the gate, or after 10 ms.
 //!
 //! Every wait is in slices. A wake-up can be lost (musl loses them in a kill, a frozen waiter swallows
 //! them), an owner can be lost (recovery), a caller can want to stop: all are looked at in between.
@@ -104,6 +104,11 @@ pub fn is_open(slot: &Slot) -> bool {
 /// sees the gate free sees the mark, too.
 pub fn is_called(slot: &Slot) -> bool {
     slot.woken.load(Ordering::Relaxed) != 0
+}
+
+/// It has been too long.
+pub fn forget_called(slot: &Slot) {
+    slot.woken.store(0, Ordering::Relaxed);
 }
 
 /// Moves `turn` on from `seen` to the next number that names `state`.
@@ -290,6 +295,7 @@ pub fn wait(
             MutexLock::Own => return Err(Refusal::Own),
             MutexLock::Broken(errno) => return Err(Refusal::Broken(errno)),
         };
+        let doubtful = mine && holder == 0 && gate.is_awaited();
         if !mine {
             slices.passed(gate.owner() != holder);
             waiter.between()?;
@@ -308,8 +314,7 @@ pub fn wait(
             }
         }
         if mine {
-            slot.woken.store(0, Ordering::Relaxed);
-            let doubtful = holder == 0 && gate.is_awaited();
+            forget_called(slot);
             let gate = Gate { slot, mutex: gate, doubtful };
             if let Goal::Offer(early) = &mut goal
                 && !early()

