@@ -1,7 +1,8 @@
 //! The calling thread: how many locks it holds, and its turn.
 //!
-//! A *turn* is an acquisition of somebody who stood at the gate for it, or came within that quantum, past those who stand at
-//! the gate if he had it, or past one who has been woken for it. Only turns are timed: who finds nobody at the gate, nor called to it, looks at no clock.
+//! A *turn* is an acquisition of somebody who stood at the gate for it, or came within the quantum: straight back, past
+//! those who stand there; or whoever it was, past one who has been woken for the gate and has not come. Only turns are
+//! timed: who finds nobody at the gate, nor called to it, looks at no clock.
 
 use core::cell::Cell;
 use core::ptr;
@@ -83,8 +84,8 @@ impl Thread {
     }
 
     /// Whether it may try the slot's main now, and since when its quantum lasts: there is none if nobody
-    /// stands at the gate, nor was called to it; else it is that of its last turn, if it goes on (or at a free gate, of the turn that does).
-    /// `Busy`: the others' turn.
+    /// stands at the gate, nor was called to it; else it is that of its last turn, if that goes on, or at a
+    /// free gate that of the last turn of all. `Busy`: the others' turn.
     #[inline]
     pub fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
         let is_open = gate::is_open(slot);
