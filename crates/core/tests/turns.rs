@@ -302,14 +302,13 @@ fn nobody_is_waited_for_whose_turn_was_long_ago() {
 fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
     static ONE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    struct Done(AtomicBool);
-    struct End<'a>(&'a Done);
+    struct End<'a>(&'a AtomicBool);
     impl Drop for End<'_> {
         fn drop(&mut self) {
-            self.0.0.store(true, Ordering::Relaxed);
+            self.0.store(true, Ordering::Relaxed);
         }
     }
-    let (done, ran) = (Done(AtomicBool::new(false)), AtomicU64::new(0));
+    let (done, ran) = (AtomicBool::new(false), AtomicU64::new(0));
     let (mut yes, mut counted) = (0, 0);
     std::thread::scope(|scope| {
         let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
@@ -318,7 +317,7 @@ fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
         only.set(last).unwrap();
         sched_setaffinity(Pid::from_raw(0), &only).unwrap();
         scope.spawn(|| {
-            while !done.0.load(Ordering::Relaxed) {
+            while !done.load(Ordering::Relaxed) {
                 ran.fetch_add(1, Ordering::Relaxed);
                 std::thread::yield_now();
             }
