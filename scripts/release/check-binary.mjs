@@ -30,15 +30,6 @@ const MACHINE = {
   s390x: ['IBM S/390', 'ELF64', 'big'],
 }
 const LIBRARIES = /^(libc|libm|libpthread|libdl|libgcc_s)\.so(\.\d+)?$/
-/** The program interpreter: it is in every process that could load a module, and has __tls_get_addr (s390x: __tls_get_offset), with which thread-locals are found. */
-const INTERPRETER = {
-  'linux-x64-gnu': 'ld-linux-x86-64.so.2',
-  'linux-arm64-gnu': 'ld-linux-aarch64.so.1',
-  'linux-arm-gnueabihf': 'ld-linux-armhf.so.3',
-  'linux-ppc64-gnu': 'ld64.so.2',
-  'linux-riscv64-gnu': 'ld-linux-riscv64-lp64d.so.1',
-  'linux-s390x-gnu': 'ld64.so.1',
-}
 const MUSL_LIBRARIES = /^(libc\.so|libc\.musl-[a-z0-9_]+\.so\.1|libgcc_s\.so\.1)$/
 
 const olderFirst = (a, b) => a.localeCompare(b, 'en', { numeric: true })
@@ -66,7 +57,7 @@ function check(file) {
 
   const libraries = matches(dynamic, /\(NEEDED\).*\[(.+)\]/g)
   const allowed = abi === 'musl' ? MUSL_LIBRARIES : LIBRARIES
-  for (const library of libraries) demand(allowed.test(library) || library === INTERPRETER[platform], `it needs ${library}`)
+  for (const library of libraries) demand(allowed.test(library), `it needs ${library}`)
   demand(!/\((RPATH|RUNPATH)\)/.test(dynamic), 'it looks for libraries in a folder of the machine that made it')
   demand(!/\(TEXTREL\)/.test(dynamic), 'its code is changed when it is loaded')
   demand(!/GNU_STACK.* RWE /.test(segments), 'it wants an executable stack')

@@ -2,15 +2,24 @@
 # Makes this machine's packages as a release does, and tries them where there is neither a compiler nor a
 # network.
 #
-#   try.sh [pack|bundle ...]       packaging/pack.test.mjs and so on; all
+#   try.sh [--musl] [pack|bundle ...]       packaging/pack.test.mjs and so on; all
 #
+# With --musl it is musl's package, on a system that has no other libc (scripts/arch/musl-root.sh; x64).
 # $ROBUST_LOCK_BINARIES is a folder of modules that are there already; else this machine's is built. With
 # $ROBUST_LOCK_PACKED the packages themselves are there, in npm/, and they are what is tried.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 binaries=${ROBUST_LOCK_BINARIES:-target/own-binaries}
+system=() libc=glibc
 platform=$(node --input-type=module -e 'import { ownPlatform } from "./scripts/release/platform.mjs"; console.log(ownPlatform())')
+if [ "${1:-}" = --musl ]; then
+  shift
+  system=(bash scripts/arch/musl-root.sh)
+  platform=linux-x64-musl libc=musl
+  # It is fetched while there is a network.
+  "${system[@]}" true || { code=$?; [ "$code" != 77 ] || [ -n "${GITHUB_ACTIONS:-}" ] || exit 0; exit "$code"; }
+fi
 
 if [ -z "${ROBUST_LOCK_PACKED:-}" ]; then
   npm run --silent build
@@ -28,8 +37,8 @@ if [ -z "${ROBUST_LOCK_PACKED:-}" ]; then
   platforms=("${modules[@]##*/robust-lock.}")
   node scripts/release/pack.mjs --binaries "$binaries" --only "${platforms[@]%.node}"
 fi
-npm ci --prefix packaging --no-audit --no-fund --prefer-offline --loglevel=error
-node packaging/nodes.mjs
+npm ci --prefix packaging --libc=$libc --no-audit --no-fund --prefer-offline --loglevel=error
+[ ${#system[@]} -gt 0 ] || node packaging/nodes.mjs
 
 # Without a network: only the loopback interface, if there is an ip(8) to raise it.
 alone=()
@@ -41,7 +50,7 @@ fi
 failed=0
 for suite in "${@:-pack bundle}"; do
   for one in $suite; do
-    "${alone[@]}" sh -c 'ip link set lo up 2>/dev/null; exec node "$0"' "packaging/$one.test.mjs" || failed=1
+    "${alone[@]}" sh -c 'ip link set lo up 2>/dev/null; exec "$@"' sh "${system[@]}" node "packaging/$one.test.mjs" || failed=1
   done
 done
 exit "$failed"
