@@ -27,8 +27,9 @@ const QUANTUM_NS: u64 = 100_000;
 const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 
 /// From then on in a turn, whoever comes straight back yields the processor first, if somebody has the gate and has not
-/// come to main. As a rule that is the own helper, which waits for this very processor to open the gate.
-const GIVE_WAY_NS: u64 = 500_000;
+/// come to main. As a rule that is the own helper, which waits for this very processor to open the gate. (And whoever comes
+/// straight back when his turn is over: a release has woken the next one, as a rule onto this very processor.)
+const GIVE_WAY_NS: u64 = 600_000;
 
 /// How long after the last turn's beginning somebody who was woken for the gate may still be on his way to it. He waits no longer
 /// for a processor, as a rule; and there may be nobody.
@@ -55,6 +56,13 @@ struct Turn {
     offers: u32,
     /// When it ended, somebody was asleep at main, ready to have it.
     awaited: bool,
+}
+
+impl Turn {
+    /// Nobody has had main since.
+    fn is_last_of(&self, slot: &Slot) -> bool {
+        self.token == slot.token.load(Ordering::Relaxed)
+    }
 }
 
 thread_local! {
@@ -92,20 +100,20 @@ impl Thread {
         if is_open && !gate::is_called(slot) { Ok(None) } else { self.last_quantum(slot, is_open) }
     }
 
-    /// The same for a thread that holds nothing of the slot: late in its turn it lets run who has the gate.
+    /// The same for a thread that holds nothing of the slot. Late in its turn, and when that is over, it yields the
+    /// processor first.
     #[inline]
     pub fn quantum_giving_way(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
-        match self.quantum(slot)? {
-            None => Ok(None),
-            Some(began) => self.give_way(slot, began),
+        match self.quantum(slot) {
+            Ok(None) => Ok(None),
+            quantum => self.give_way(slot, quantum),
         }
     }
 
     #[cold]
     fn last_quantum(&self, slot: &Slot, is_open: bool) -> Result<Option<u64>, Refusal> {
         let last = self.last_turn(slot).filter(|turn| {
-            turn.token == slot.token.load(Ordering::Relaxed)
-                && turn.offers == slot.offers.load(Ordering::Relaxed)
+            turn.is_last_of(slot) && turn.offers == slot.offers.load(Ordering::Relaxed)
         });
         let began = match last {
             // Somebody has been called to the gate: the quantum of the turn that goes on is everybody's.
@@ -124,9 +132,18 @@ impl Thread {
     }
 
     #[cold]
-    fn give_way(&self, slot: &Slot, began: u64) -> Result<Option<u64>, Refusal> {
-        if gate::is_open(slot) || since(began) < GIVE_WAY_NS {
-            return Ok(Some(began));
+    fn give_way(
+        &self,
+        slot: &Slot,
+        quantum: Result<Option<u64>, Refusal>,
+    ) -> Result<Option<u64>, Refusal> {
+        let gives = match quantum {
+            Ok(None) => false,
+            Ok(Some(began)) => !gate::is_open(slot) && since(began) >= GIVE_WAY_NS,
+            Err(_) => self.last_turn(slot).is_some_and(|turn| turn.is_last_of(slot)),
+        };
+        if !gives {
+            return quantum;
         }
         std::thread::yield_now();
         self.quantum(slot)

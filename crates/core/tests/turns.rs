@@ -5,18 +5,13 @@
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-use robust_lock_core::{Lock, Manager, Refusal};
+use robust_lock_core::{Manager, Refusal};
 use support::place::{Place, take};
-use support::{
-    GATES_AT, Peer, WOKEN_AT, open, patch, patience, read, serve, slot_at, until, watchdog,
-};
+use support::{GATES_AT, Peer, WOKEN_AT, open, patch, read, serve, slot_at, until, watchdog};
 
 /// `open PATH`, `take`.
 #[test]
@@ -45,15 +40,6 @@ fn sleeps_at_gate(place: &Place) -> bool {
 fn state_of(tid: u32) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap();
     stat.rsplit(") ").next().unwrap().chars().next().unwrap()
-}
-
-/// Comes back until it may not any more.
-fn come_back(lock: Lock) {
-    let begun = Instant::now();
-    while lock.try_in_turn().is_ok() {
-        lock.release(false).unwrap();
-        assert!(begun.elapsed() < watchdog(), "a turn without an end");
-    }
 }
 
 #[test]
@@ -295,77 +281,4 @@ fn nobody_is_waited_for_whose_turn_was_long_ago() {
     place.lock.try_in_turn().unwrap();
     place.lock.release(false).unwrap();
     assert!(!is_called(&place));
-}
-
-/// Has a thread beside this one on one processor that is always ready to run, and lets `round` say whether it has run.
-/// True if it had in most of them. Rounds in which other work of the machine was in the way (None) do not count.
-fn runs_beside(mut round: impl FnMut(&AtomicU64) -> Option<bool>) -> bool {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    struct End<'a>(&'a AtomicBool);
-    impl Drop for End<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let (done, ran) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (mut yes, mut counted) = (0, 0);
-    std::thread::scope(|scope| {
-        let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let last = (0..CpuSet::count()).rfind(|&cpu| all.is_set(cpu).unwrap()).unwrap();
-        let mut only = CpuSet::new();
-        only.set(last).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &only).unwrap();
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                ran.fetch_add(1, Ordering::Relaxed);
-                std::thread::yield_now();
-            }
-        });
-        // However this ends, or the other one would go on for ever.
-        let _end = End(&done);
-        for _ in 0..1_000 {
-            std::thread::yield_now();
-            if let Some(said) = round(&ran) {
-                yes += u32::from(said);
-                counted += 1;
-            }
-            if counted == 40 {
-                break;
-            }
-        }
-    });
-    println!("{yes} of {counted}");
-    // On a machine that is too slow or too busy for it, it says nothing.
-    yes * 4 >= counted * 3 || counted < 20 || patience() > 1
-}
-
-#[test]
-fn who_comes_to_a_gate_that_somebody_was_woken_for_lets_that_one_go_first() {
-    let place = Place::new("give-way");
-    assert!(runs_beside(|ran| {
-        patch(place.segment.path(), slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
-        let before = ran.load(Ordering::Relaxed);
-        let won = place.lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
-        let has_run = ran.load(Ordering::Relaxed) > before;
-        won.open_gate();
-        Some(has_run)
-    }));
-}
-
-/// Without it the other one has the processor in one turn of four, when the kernel says so.
-#[test]
-fn late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate() {
-    let place = Place::new("late-in-a-turn");
-    let lock = place.lock;
-    place.close(0);
-    assert!(runs_beside(|ran| {
-        let (begun, before) = (Instant::now(), ran.load(Ordering::Relaxed));
-        lock.try_acquire().unwrap();
-        lock.release(false).unwrap();
-        come_back(lock);
-        let has_run = ran.load(Ordering::Relaxed) > before;
-        (begun.elapsed() < Duration::from_millis(2)).then_some(has_run)
-    }));
-    place.open(0);
 }

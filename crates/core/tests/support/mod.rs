@@ -208,6 +208,7 @@ pub const DIRTY_AT: u64 = 48;
 pub const TOKEN_AT: u64 = 56;
 pub const TURN_AT: u64 = 112;
 pub const WOKEN_AT: u64 = 120;
+pub const TURN_BEGAN_AT: u64 = 208;
 
 pub fn slot_at(id: u32) -> u64 {
     SLOTS_AT + u64::from(id) * 256

@@ -1,0 +1,148 @@
+//! When the processor is left to those who were woken for a lock: each call of sched_yield(2) is counted. That they
+//! run then is the kernel's part.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::cell::Cell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use robust_lock_core::{Lock, Refusal};
+use support::place::Place;
+use support::{TURN_BEGAN_AT, WOKEN_AT, open, patch, serve, slot_at, watchdog};
+
+/// From then on in its turn, whoever comes back yields.
+const GIVE_WAY: Duration = Duration::from_micros(600);
+/// The turn's length as long as nobody is asleep at main.
+const TURN: Duration = Duration::from_millis(1);
+
+/// `open PATH`.
+#[test]
+fn child_entry() {
+    serve(|words| {
+        open(Path::new(words[1]), None);
+        "done".to_owned()
+    });
+}
+
+thread_local! {
+    static YIELDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// In the place of libc's: the linker takes what the program itself has.
+#[unsafe(no_mangle)]
+extern "C" fn sched_yield() -> i32 {
+    YIELDS.set(YIELDS.get() + 1);
+    // SAFETY: the call has no arguments, and touches no memory.
+    unsafe { libc::syscall(libc::SYS_sched_yield) as i32 }
+}
+
+/// What `act` gives, and how often it has yielded.
+fn counted<R>(act: impl FnOnce() -> R) -> (R, u32) {
+    let before = YIELDS.get();
+    let given = act();
+    (given, YIELDS.get() - before)
+}
+
+/// A turn of this thread's, past a closed gate, which began after the first instant and before the second.
+fn turn(lock: Lock) -> (Instant, Instant) {
+    let before = Instant::now();
+    lock.try_acquire().unwrap();
+    let after = Instant::now();
+    lock.release(false).unwrap();
+    (before, after)
+}
+
+#[test]
+fn they_are_counted() {
+    assert_eq!(counted(std::thread::yield_now), ((), 1));
+}
+
+/// Somebody has been woken for the gate, as it seems, and the turn that goes on has begun an hour later than now.
+fn call(path: &Path) {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let hour = Duration::from(now) + Duration::from_secs(3_600);
+    patch(path, slot_at(0) + TURN_BEGAN_AT, &(hour.as_nanos() as u64).to_ne_bytes());
+    patch(path, slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
+}
+
+#[test]
+fn who_comes_to_a_gate_that_somebody_was_woken_for_lets_that_one_go_first() {
+    let place = Place::new("give-way");
+    let wait = || place.lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap().open_gate();
+    assert_eq!(counted(wait), ((), 0));
+    call(place.segment.path());
+    assert_eq!(counted(wait), ((), 1));
+    assert_eq!(counted(wait), ((), 0), "the mark has fallen");
+}
+
+#[test]
+fn whose_time_is_over_yields_to_nobody() {
+    let place = Place::new("no-time");
+    let (lock, path) = (place.lock, place.segment.path());
+    lock.try_acquire().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (timeout_ms, yields) in [(0.0, 0), (20.0, 1), (0.0, 0)] {
+                call(path);
+                let (got, yielded) = counted(|| lock.acquire(Some(timeout_ms), &mut || true).err());
+                assert_eq!((got, yielded), (Some(Refusal::TimedOut), yields), "{timeout_ms} ms");
+            }
+        });
+    });
+    lock.release(false).unwrap();
+}
+
+/// Nobody is asleep at main then.
+#[test]
+fn late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate() {
+    let place = Place::new("late-in-a-turn");
+    let lock = place.lock;
+    let (mut early, mut late, begun) = (0, 0, Instant::now());
+    while early < 20 || late < 20 {
+        assert!(
+            begun.elapsed() < watchdog(),
+            "{early} early and {late} late in a turn, not in time"
+        );
+        place.close(0);
+        let (before, after) = turn(lock);
+        loop {
+            let waited = after.elapsed();
+            let (back, yields) = counted(|| lock.try_in_turn().is_ok());
+            if !back {
+                break;
+            }
+            lock.release(false).unwrap();
+            if before.elapsed() < GIVE_WAY {
+                assert_eq!(yields, 0, "no later than {:?}", before.elapsed());
+                early += 1;
+            } else if waited >= GIVE_WAY {
+                assert_eq!(yields, 1, "after {waited:?} at least");
+                late += 1;
+            }
+        }
+        place.open(0);
+    }
+}
+
+/// The release has woken the next one, as a rule onto the processor of who released. Who has had no turn has woken nobody.
+#[test]
+fn who_comes_back_when_his_turn_is_over_lets_the_next_one_run() {
+    let place = Place::new("turn-over");
+    let lock = place.lock;
+    place.close(0);
+    let (_, begun) = turn(lock);
+    while begun.elapsed() < TURN {}
+    for _ in 0..3 {
+        let (got, yields) = counted(|| lock.try_in_turn().err());
+        assert_eq!((got, yields), (Some(Refusal::Busy), 1));
+    }
+    let other = || assert_eq!(counted(|| lock.try_in_turn().err()), (Some(Refusal::Busy), 0));
+    std::thread::scope(|scope| scope.spawn(other).join().unwrap());
+    place.open(0);
+    // Nobody stands there: nobody is let pass.
+    assert_eq!(counted(|| lock.try_in_turn().is_ok()), (true, 0));
+    lock.release(false).unwrap();
+}
