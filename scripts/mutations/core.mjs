@@ -51,7 +51,7 @@ export const core = [
   ['a mark for good', 'gate.rs', 'forget_called(slot);', '', 'turns', 'the_mark_of_one_who_was_woken_and_killed_falls_with_the_next_turn'],
   ['who opened the gate takes it again', 'gate.rs', 'std::thread::yield_now();', '', 'yields', 'who_comes_to_a_gate_that_somebody_was_woken_for_lets_that_one_go_first'],
   ['whose time is over yields', 'gate.rs', 'waiter.cut(0)?;\n        std::thread', 'std::thread', 'yields', 'whose_time_is_over_yields_to_nobody'],
-  ['early in a turn somebody is let run', 'thread.rs', '!gate::is_open(slot) && since(began) >= GIVE_WAY_NS', '!gate::is_open(slot)', 'yields', 'late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate'],
+  ['early in a turn somebody is let run', 'thread.rs', '!is_open && since(began) >= GIVE_WAY_NS', '!is_open', 'yields', 'late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate'],
   ['late in a turn nobody is let run', 'thread.rs', 'std::thread::yield_now();', '', 'yields', 'late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate'],
   ['at the end of a turn nobody is let run', 'thread.rs', 'Err(_) => self.last_turn(slot).is_some_and(|turn| turn.is_last_of(slot)),', 'Err(_) => false,', 'yields', 'who_comes_back_when_his_turn_is_over_lets_the_next_one_run'],
   ['no recovery of main', 'gate.rs', 'recover(self.lock.segment, main, Effort::Full)', 'true', 'processes', 'a_lost_owner_is_healed_and_a_live_one_is_not'],

@@ -75,6 +75,17 @@ fn since(began: u64) -> u64 {
     clock::monotonic_ns().saturating_sub(began)
 }
 
+/// No quantum if nobody stands at the gate, nor was called to it; else what `otherwise` says, which is told whether
+/// the gate is open.
+#[inline]
+fn unless_free(
+    slot: &Slot,
+    otherwise: impl FnOnce(bool) -> Result<Option<u64>, Refusal>,
+) -> Result<Option<u64>, Refusal> {
+    let is_open = gate::is_open(slot);
+    if is_open && !gate::is_called(slot) { Ok(None) } else { otherwise(is_open) }
+}
+
 impl Thread {
     pub fn tid(&self) -> u32 {
         if self.tid.get() == 0 {
@@ -96,18 +107,14 @@ impl Thread {
     /// free gate that of the last turn of all. `Busy`: the others' turn.
     #[inline]
     pub fn quantum(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
-        let is_open = gate::is_open(slot);
-        if is_open && !gate::is_called(slot) { Ok(None) } else { self.last_quantum(slot, is_open) }
+        unless_free(slot, |is_open| self.last_quantum(slot, is_open))
     }
 
     /// The same for a thread that holds nothing of the slot. Late in its turn, and when that is over, it yields the
     /// processor first.
     #[inline]
     pub fn quantum_giving_way(&self, slot: &Slot) -> Result<Option<u64>, Refusal> {
-        match self.quantum(slot) {
-            Ok(None) => Ok(None),
-            quantum => self.give_way(slot, quantum),
-        }
+        unless_free(slot, |is_open| self.give_way(slot, is_open))
     }
 
     #[cold]
@@ -132,14 +139,11 @@ impl Thread {
     }
 
     #[cold]
-    fn give_way(
-        &self,
-        slot: &Slot,
-        quantum: Result<Option<u64>, Refusal>,
-    ) -> Result<Option<u64>, Refusal> {
+    fn give_way(&self, slot: &Slot, is_open: bool) -> Result<Option<u64>, Refusal> {
+        let quantum = self.last_quantum(slot, is_open);
         let gives = match quantum {
             Ok(None) => false,
-            Ok(Some(began)) => !gate::is_open(slot) && since(began) >= GIVE_WAY_NS,
+            Ok(Some(began)) => !is_open && since(began) >= GIVE_WAY_NS,
             Err(_) => self.last_turn(slot).is_some_and(|turn| turn.is_last_of(slot)),
         };
         if !gives {
