@@ -8,8 +8,7 @@
 source "$(dirname "$0")/common.sh"
 
 build() {
-  local part node
-  node=$(bash "$root/scripts/arch/musl-node.sh")
+  local part
   mkdir -p "$1"/{bin,etc,lib,usr/bin,usr/lib}
   "$root/scripts/arch/debs.sh" trixie amd64 "$1/deb" musl busybox-static
   # As Alpine lays it out: the loader is the file, and libc a link to it.
@@ -39,7 +38,8 @@ if ! unshare --mount true 2>/dev/null; then
   unshare "${user[@]}" --mount true 2>/dev/null || { echo 'not run with musl: unshare is refused'; exit 77; }
 fi
 once "$linker" fetch_linker
-folder=$(readlink -f "$(dirname "$(bash "$root/scripts/arch/musl-node.sh")")/../..")-root
+node=$(bash "$root/scripts/arch/musl-node.sh")
+folder=$(readlink -f "$(dirname "$node")/../..")-root
 once "$folder" build
 # Nothing of this machine's but devices, processes, and the tree. What is mounted goes with the namespace.
 mounted=$(mktemp -d)
