@@ -4,7 +4,7 @@
 #
 #   musl-root.sh COMMAND...
 #
-# Exits with 77 where that cannot be had: no Debian, no pip, no namespaces.
+# Exits with 77 where that cannot be had: not x64, no Debian, no pip, no namespaces.
 source "$(dirname "$0")/common.sh"
 
 build() {
@@ -27,8 +27,8 @@ build() {
   printf 'root:x:0:\n' >"$1/etc/group"
 }
 
-if [ -z "$(debian_mirror)" ] || ! python3 -m pip --version >/dev/null 2>&1; then
-  echo "not run with musl: it needs Debian's packages and pip"
+if [ "$(uname -m)" != x86_64 ] || [ -z "$(debian_mirror)" ] || ! python3 -m pip --version >/dev/null 2>&1; then
+  echo "not run with musl: it needs x64, Debian's packages and pip"
   exit 77
 fi
 user=()
