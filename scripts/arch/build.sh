@@ -16,7 +16,8 @@ for name in "$@"; do
     cp "$output/$(rust_target "$name")/release/librobust_lock_node.so" "$module"
     # glibc's program interpreter has the function that finds thread-locals, and so the linker names it. libc needs it
     # itself: it is in every process, and among what a symbol is looked for in.
-    interpreter=$("$PATCHELF" --print-needed "$module" | grep '^ld' || true)
+    needed=$("$PATCHELF" --print-needed "$module")
+    interpreter=$(grep '^ld' <<<"$needed" || true)
     [ -z "$interpreter" ] || "$PATCHELF" --remove-needed "$interpreter" "$module"
   )
   ls -l "$out/robust-lock.$name.node" | awk -v name="$name" '{ print name ": " $5 " bytes" }'

@@ -7,6 +7,9 @@
 # Exits with 77 where that cannot be had: not x64, no Debian, no pip, no namespaces.
 source "$(dirname "$0")/common.sh"
 
+# Where chroot is; an ordinary user does not look there.
+export PATH=$PATH:/usr/sbin:/sbin
+
 build() {
   local part
   mkdir -p "$1"/{bin,etc,lib,usr/bin,usr/lib}
@@ -39,7 +42,7 @@ if ! unshare --mount true 2>/dev/null; then
 fi
 once "$linker" fetch_linker
 node=$(bash "$root/scripts/arch/musl-node.sh")
-folder=$(readlink -f "$(dirname "$node")/../..")-root
+folder=$(readlink -f "$(dirname "$node")/../..")-root-$(cksum <"$0" | cut -d' ' -f1)
 once "$folder" build
 # Nothing of this machine's but devices, processes, and the tree. What is mounted goes with the namespace.
 mounted=$(mktemp -d)

@@ -18,13 +18,14 @@ fi
 packed=${ROBUST_LOCK_PACKED:-}
 [ -z "$packed" ] || npm ci --prefix packaging --libc=musl --no-audit --no-fund --prefer-offline --loglevel=error
 engine=$(command -v docker || command -v podman)
-# As root in there, and in PID and mount namespaces of its own: what the suites need for their own ones.
+# As root in there, and in PID and mount namespaces of its own: what the suites need for their own ones. NET_ADMIN raises the
+# loopback interface where there is no network.
 tar -c --exclude=./target --exclude=./.git --exclude=./benchmark/node_modules --exclude='./robust-lock.*-gnu*.node' . |
-  "$engine" run --rm --interactive --shm-size 1g --cap-add SYS_ADMIN \
+  "$engine" run --rm --interactive --shm-size 1g --cap-add SYS_ADMIN --cap-add NET_ADMIN \
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
     --env ROBUST_LOCK_PACKED="$packed" --env GITHUB_REPOSITORY --env GITHUB_SERVER_URL \
     "node:$1-alpine" sh -euc '
-    apk add --no-cache util-linux procps >/dev/null
+    apk add --no-cache util-linux procps >/dev/null </dev/null
     mkdir /own && cd /own
     tar -x
     node scripts/test-ts.mjs

@@ -86,7 +86,7 @@ impl Lock {
     }
 
     /// One try that does not overtake those who stand at the gate, or were called to it, unless this thread's quantum goes on. (Late in
-    /// that it may yield the processor.)
+    /// that, and when it is over, it may yield the processor.)
     pub fn try_in_turn(&self) -> Result<Acquired, Refusal> {
         THREAD.with(|thread| {
             thread.check()?;

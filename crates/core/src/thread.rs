@@ -28,7 +28,8 @@ const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 
 /// From then on in a turn, whoever comes straight back yields the processor first, if somebody has the gate and has not
 /// come to main. As a rule that is the own helper, which waits for this very processor to open the gate. (And whoever comes
-/// straight back when his turn is over: a release has woken the next one, as a rule onto this very processor.)
+/// back when his turn is over, at each try while nobody has had main since: the next one has been woken, or waits for this very
+/// processor to come to main.)
 const GIVE_WAY_NS: u64 = 600_000;
 
 /// How long after the last turn's beginning somebody who was woken for the gate may still be on his way to it. He waits no longer

@@ -127,7 +127,7 @@ fn late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate() {
     }
 }
 
-/// The release has woken the next one, as a rule onto the processor of who released. Who has had no turn has woken nobody.
+/// Nobody is asleep at main here: the next one has yet to come there. Who has had no turn yields to nobody.
 #[test]
 fn who_comes_back_when_his_turn_is_over_lets_the_next_one_run() {
     let place = Place::new("turn-over");
