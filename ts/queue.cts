@@ -117,10 +117,16 @@ export class LockState {
     throw refusal(this.#native, verdict, this.id)
   }
 
+  /** The first try of a wait; or the only one, which overtakes everybody. */
+  #tryNow(timeout: number): number | undefined {
+    return timeout === 0 ? this.#native.tryLock(this.#key) : this.#native.tryInTurn(this.#key)
+  }
+
   lockSync(locker: Locker, timeout: number): Guard {
     if (this.isOwned) throw refusal(this.#native, OWN, this.id)
-    const verdict = this.#native.tryInTurn(this.#key)
+    const verdict = this.#tryNow(timeout)
     if (isAcquired(verdict)) return this.#enter(locker, verdict !== undefined)
+    if (verdict === BUSY && timeout === 0) throw refusal(this.#native, TIMED_OUT, this.id)
     if (verdict !== BUSY) throw refusal(this.#native, verdict, this.id)
     return this.#block(locker, timeout)
   }
@@ -146,7 +152,7 @@ export class LockState {
   lock(locker: Locker, signal: AbortSignal | undefined, timeout: number): Promise<Guard> {
     let verdict: number | undefined = BUSY
     if (!this.isOwned && this.#first === undefined) {
-      verdict = timeout === 0 ? this.#native.tryLock(this.#key) : this.#native.tryInTurn(this.#key)
+      verdict = this.#tryNow(timeout)
       if (isAcquired(verdict)) return Promise.resolve(this.#enter(locker, verdict !== undefined))
     }
     return this.#wait(locker, signal, timeout, verdict)

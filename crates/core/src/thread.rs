@@ -27,8 +27,8 @@ const QUANTUM_NS: u64 = 100_000;
 const LONGEST_QUANTUM_NS: u64 = 1_000_000;
 
 /// From then on in a turn, whoever comes straight back yields the processor first, if somebody has the gate and has not
-/// come to main. As a rule that is the own helper, which waits for this very processor to open the gate. (And whoever comes
-/// back when his turn is over, at each try while nobody has had main since: the next one has been woken, or waits for this very
+/// come to main. As a rule that is the own helper, which waits for this very processor to open the gate. (And once whoever
+/// comes back when his turn is over, and nobody has had main since: the next one has been woken, or waits for this very
 /// processor to come to main.)
 const GIVE_WAY_NS: u64 = 600_000;
 
@@ -57,6 +57,8 @@ struct Turn {
     offers: u32,
     /// When it ended, somebody was asleep at main, ready to have it.
     awaited: bool,
+    /// It has yielded since.
+    gave_way: bool,
 }
 
 impl Turn {
@@ -145,7 +147,7 @@ impl Thread {
         let gives = match quantum {
             Ok(None) => false,
             Ok(Some(began)) => !is_open && since(began) >= GIVE_WAY_NS,
-            Err(_) => self.last_turn(slot).is_some_and(|turn| turn.is_last_of(slot)),
+            Err(_) => self.ends_now(slot),
         };
         if !gives {
             return quantum;
@@ -154,13 +156,29 @@ impl Thread {
         self.quantum(slot)
     }
 
+    /// Whether its turn is the last one of all, and it has not yielded since: then it does so now.
+    fn ends_now(&self, slot: &Slot) -> bool {
+        let last = self.last_turn(slot).filter(|turn| turn.is_last_of(slot) && !turn.gave_way);
+        if let Some(turn) = last {
+            self.turn.set(Some(Turn { gave_way: true, ..turn }));
+        }
+        last.is_some()
+    }
+
     /// It has main, and its quantum began then, if it has one.
     #[inline]
     pub fn begin_turn(&self, slot: &Slot, token: u64, quantum: Option<u64>) {
         self.turn.set(quantum.map(|began| {
             slot.turn_began.store(began, Ordering::Relaxed);
             let offers = slot.offers.load(Ordering::Relaxed);
-            Turn { slot: ptr::from_ref(slot).addr(), token, began, offers, awaited: true }
+            Turn {
+                slot: ptr::from_ref(slot).addr(),
+                token,
+                began,
+                offers,
+                awaited: true,
+                gave_way: false,
+            }
         }));
     }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use robust_lock_core::{Lock, Refusal};
 use support::place::Place;
-use support::{TURN_BEGAN_AT, WOKEN_AT, open, patch, serve, slot_at, watchdog};
+use support::{
+    TURN_BEGAN_AT, WOKEN_AT, open, patch, patience, read, serve, slot_at, watchdog, word_offset,
+};
 
 /// From then on in its turn, whoever comes back yields.
 const GIVE_WAY: Duration = Duration::from_micros(600);
@@ -82,10 +84,11 @@ fn who_comes_to_a_gate_that_somebody_was_woken_for_lets_that_one_go_first() {
 fn whose_time_is_over_yields_to_nobody() {
     let place = Place::new("no-time");
     let (lock, path) = (place.lock, place.segment.path());
+    let wait_ms = 20.0 * f64::from(patience());
     lock.try_acquire().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for (timeout_ms, yields) in [(0.0, 0), (20.0, 1), (0.0, 0)] {
+            for (timeout_ms, yields) in [(0.0, 0), (wait_ms, 1), (0.0, 0)] {
                 call(path);
                 let (got, yielded) = counted(|| lock.acquire(Some(timeout_ms), &mut || true).err());
                 assert_eq!((got, yielded), (Some(Refusal::TimedOut), yields), "{timeout_ms} ms");
@@ -111,17 +114,18 @@ fn late_in_a_turn_the_processor_is_left_to_whoever_has_the_gate() {
         loop {
             let waited = after.elapsed();
             let (back, yields) = counted(|| lock.try_in_turn().is_ok());
-            if !back {
-                break;
-            }
-            lock.release(false).unwrap();
             if before.elapsed() < GIVE_WAY {
                 assert_eq!(yields, 0, "no later than {:?}", before.elapsed());
                 early += 1;
             } else if waited >= GIVE_WAY {
                 assert_eq!(yields, 1, "after {waited:?} at least");
+                // In its turn still; or that is over, after the yield or before it.
                 late += 1;
             }
+            if !back {
+                break;
+            }
+            lock.release(false).unwrap();
         }
         place.open(0);
     }
@@ -135,9 +139,8 @@ fn who_comes_back_when_his_turn_is_over_lets_the_next_one_run() {
     place.close(0);
     let (_, begun) = turn(lock);
     while begun.elapsed() < TURN {}
-    for _ in 0..3 {
-        let (got, yields) = counted(|| lock.try_in_turn().err());
-        assert_eq!((got, yields), (Some(Refusal::Busy), 1));
+    for yields in [1, 0, 0] {
+        assert_eq!(counted(|| lock.try_in_turn().err()), (Some(Refusal::Busy), yields));
     }
     let other = || assert_eq!(counted(|| lock.try_in_turn().err()), (Some(Refusal::Busy), 0));
     std::thread::scope(|scope| scope.spawn(other).join().unwrap());
@@ -145,4 +148,21 @@ fn who_comes_back_when_his_turn_is_over_lets_the_next_one_run() {
     // Nobody stands there: nobody is let pass.
     assert_eq!(counted(|| lock.try_in_turn().is_ok()), (true, 0));
     lock.release(false).unwrap();
+}
+
+/// As its lock word says. The turn is over after 100 µs then.
+#[test]
+fn who_comes_back_lets_the_one_run_who_was_asleep_at_main() {
+    let place = Place::new("asleep");
+    let (lock, path) = (place.lock, place.segment.path());
+    place.close(0);
+    let begun = Instant::now();
+    lock.try_acquire().unwrap();
+    let word = slot_at(0) + word_offset(path);
+    let owned = u32::from_ne_bytes(read(path, word));
+    patch(path, word, &(owned | 1 << 31).to_ne_bytes());
+    while begun.elapsed() < Duration::from_micros(200) {}
+    lock.release(false).unwrap();
+    assert_eq!(counted(|| lock.try_in_turn().err()), (Some(Refusal::Busy), 1));
+    place.open(0);
 }
