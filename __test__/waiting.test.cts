@@ -1,36 +1,17 @@
 // Waiting: in order, for as long as was asked for, and beside a lockSync of the same thread.
-import { existsSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
 import { openManager, type Guard, type Locker } from 'robust-lock'
 import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer } from './fixtures/peers.cjs'
-import { heldElsewhere, isFree, segment, type Place } from './fixtures/place.cjs'
+import { heldElsewhere, holderOfFile, isFree, segment } from './fixtures/place.cjs'
 import { isWaitedFor, offers, owner, wordAt } from './fixtures/segment.cjs'
-import { folder, suite, unique } from './fixtures/suite.cjs'
+import { suite } from './fixtures/suite.cjs'
 import { until, within } from './fixtures/within.cjs'
 
 const test = suite('waiting')
-
-/** A holder that lets go when a file appears: it can be told so by a thread that is about to block. */
-async function holderOfFile(place: Place): Promise<{ letGo: () => void; done: Promise<void> }> {
-  const peer = await heldElsewhere(place)
-  const file = join(folder, unique())
-  const done = peer.run(
-    ({ fs, guards, tell }, { id, file }) => {
-      tell('looks for the file')
-      while (!fs.existsSync(file));
-      guards.get(id)?.unlock()
-    },
-    { id: place.locker.id, file },
-  )
-  // If the peer is ended by a test that fails, that failure is the one to show.
-  done.catch(() => {})
-  await peer.hears('looks for the file')
-  return { letGo: () => writeFileSync(file, ''), done }
-}
 
 test('a timeout of 0 makes one try', async () => {
   const place = segment()

@@ -41,8 +41,8 @@ export interface Native extends Operations {
   lockSync(key: number): number | undefined
   /** Blocks the thread, for so many ms at most. */
   lockSyncFor(key: number, timeout: number): number | undefined
-  /** Answers an early offer: blocks the thread until the lock is free, for 0.4 ms at most. */
-  acceptEarly(key: number): number | undefined
+  /** Waits for the lock past the gate: blocks the thread until it is free, for so many ms at most. */
+  tryFor(key: number, patience: number): number | undefined
   unlock(key: number): number | undefined
   /** Bit 0: the data is not repaired. Bit 1: hand over inside this thread if nobody stands at the gate. */
   unlockAs(key: number, flags: number): number | undefined

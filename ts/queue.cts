@@ -10,6 +10,8 @@ import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT
 const LONGEST_TIMER = 2 ** 31 - 1
 /** How long an early offer may be waited for, in ms. The same stands in crates/node/src/helper.rs. */
 const EARLY_PATIENCE = 0.4
+/** Not worth a sleep, in ms. */
+const LEAST_WAIT_IN_PLACE = 0.1
 
 /** Whether a call has acquired the lock: all is well, or would be if its last owner had not died. */
 function isAcquired(verdict: number | undefined): boolean {
@@ -311,11 +313,11 @@ export class LockState {
     while (this.#first !== undefined) this.withdraw(this.#first, reason)
   }
 
-  /** One try for the first task; it ends an offer. True if nobody is left to try for. */
-  #tryForFirst(early = false): boolean {
+  /** One try for the first task, of so many ms; it ends an offer. True if nobody is left to try for. */
+  #tryForFirst(patience = 0): boolean {
     this.#dropAborted()
     if (this.#first === undefined) return true
-    const verdict = early ? this.#native.acceptEarly(this.#key) : this.#native.tryLock(this.#key)
+    const verdict = patience > 0 ? this.#native.tryFor(this.#key, patience) : this.#native.tryLock(this.#key)
     if (isAcquired(verdict)) {
       this.#grant(verdict !== undefined)
       return true
@@ -340,20 +342,17 @@ export class LockState {
       this.#standDown()
       return false
     }
-    return !this.#tryForFirst(instead === EARLY && maySleep) && this.#arm()
+    return !this.#tryForFirst(instead === EARLY && maySleep ? EARLY_PATIENCE : 0) && this.#arm()
   }
 
   /**
-   * Waits in place for the helper's next offer, `patience` ms at most. Who comes too late pays with it,
-   * rather than making the others wait. Returns what it waited.
+   * Waits for the lock itself, on this thread and past the gate, `patience` ms at most; its helper has its place there
+   * meanwhile. Who comes too late pays with it, rather than making the others wait. Returns what it waited.
    */
   waitInPlace(patience: number): number {
-    const { handle } = this.segment
-    if (patience < 0.1 || this.#first === undefined || this.isOwned) return 0
+    if (patience < LEAST_WAIT_IN_PLACE || this.#first === undefined || this.isOwned) return 0
     const begun = now()
-    const offer = this.#native.waitForOffer(handle, this.id, patience)
-    const maySleep = offer === EARLY && now() - begun + EARLY_PATIENCE <= patience
-    if (offer >= 0 && !this.#tryForFirst(maySleep)) this.#arm()
+    if (!this.#tryForFirst(patience)) this.#arm()
     return now() - begun
   }
 

@@ -80,7 +80,7 @@ function mayWaitAgain(): void {
 
 /**
  * Called when helpers have something to offer. All waits in place of a turn of the loop share one
- * budget: a fifth of the lateness with which the turn began. Lateness that comes from such waits does
+ * budget: half of the lateness with which the turn began. Lateness that comes from such waits does
  * not count.
  */
 function wake(): void {
@@ -104,7 +104,7 @@ function wake(): void {
     mayWait = false
     early.offered(EARLY, true)
   }
-  let budget = Math.min(latest / 5, LONGEST_WAIT_IN_PLACE)
+  let budget = Math.min(latest / 2, LONGEST_WAIT_IN_PLACE)
   for (const state of late) {
     const waited = state.waitInPlace(budget)
     if (waited > 0) {

@@ -63,6 +63,8 @@ pub struct Won {
 struct Gate {
     slot: &'static Slot,
     mutex: &'static Mutex,
+    /// By which it serves.
+    turn: u32,
     /// This thread did not wait for it, and all the same its lock word said at once that somebody sleeps there: with musl
     /// for good, once a thread was killed that did.
     doubtful: bool,
@@ -191,8 +193,8 @@ impl Waiter<'_> {
 
     /// Waits for main behind `gate`, which is this thread's. `None`: `turn` has moved on, and the
     /// gate is open again.
-    fn behind(&mut self, gate: Gate, turn: u32) -> Result<Option<Won>, Refusal> {
-        while self.lock.slot.turn.load(Ordering::Acquire) == turn {
+    fn behind(&mut self, gate: Gate) -> Result<Option<Won>, Refusal> {
+        while self.lock.slot.turn.load(Ordering::Acquire) == gate.turn {
             let waited = self.main();
             match waited {
                 Ok(Some(owner_died)) => return Ok(Some(Won { owner_died, gate: Some(gate) })),
@@ -315,16 +317,26 @@ pub fn wait(
         }
         if mine {
             forget_called(slot);
-            let gate = Gate { slot, mutex: gate, doubtful };
+            let gate = Gate { slot, mutex: gate, turn, doubtful };
             if let Goal::Offer(early) = &mut goal
                 && !early()
             {
                 gate.open();
                 return Err(Refusal::Stopped);
             }
-            if let Some(won) = waiter.behind(gate, turn)? {
+            if let Some(won) = waiter.behind(gate)? {
                 return Ok(won);
             }
         }
     }
+}
+
+/// Waits for main once more, behind the gate that was kept. `None`: it serves no more, or none did.
+pub fn wait_again(
+    lock: &Lock,
+    won: Won,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Won>, Refusal> {
+    let mut waiter = Waiter { lock, deadline: None, go_on };
+    won.gate.map_or(Ok(None), |gate| waiter.behind(gate))
 }

@@ -140,9 +140,9 @@ impl Lock {
         }
     }
 
-    /// Waits for main alone, for so long at most: for a thread whose helper keeps the gate closed for it
-    /// (see `wait_for_turn`). `go_on` is asked once it has main, as in `acquire`.
-    pub fn acquire_behind(
+    /// Waits for main alone, gate or no gate, for so long at most: for a thread whose helper keeps the gate closed for
+    /// it (see `wait_for_turn`), or has had its turn there. `go_on` is asked once it has main, as in `acquire`.
+    pub fn acquire_past_gate(
         &self,
         ns: u64,
         go_on: &mut dyn FnMut() -> bool,
@@ -187,12 +187,30 @@ impl Lock {
             return Err(Refusal::Forked);
         }
         let won = gate::wait(self, gate::Goal::Offer(early), None, go_on)?;
+        self.pass_through();
+        Ok(won)
+    }
+
+    /// The same once more, behind the same gate: somebody was faster than the thread that it waits for. `None`: that
+    /// gate serves no more, and one has to queue anew.
+    pub fn wait_again(
+        &self,
+        won: gate::Won,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<gate::Won>, Refusal> {
+        let won = gate::wait_again(self, won, go_on)?;
+        if won.is_some() {
+            self.pass_through();
+        }
+        Ok(won)
+    }
+
+    fn pass_through(&self) {
         // Whoever had main before does not come back past this offer.
         let offers = self.slot.offers.load(Ordering::Relaxed).wrapping_add(1);
         self.slot.offers.store(offers, Ordering::Relaxed);
         // A real lock and unlock: it keeps the C library's chain of wake-ups whole.
         self.slot.main.unlock();
-        Ok(won)
     }
 
     /// The dirty rule's first half, and the token. Diagnosis is written here, never at release.

@@ -114,7 +114,7 @@ fn a_quantum_is_longer_as_long_as_nobody_is_asleep_at_main() {
         // As a thread that answers an early offer: it waits for main itself.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                if lock.acquire_behind(60_000_000_000, &mut || true).is_ok() {
+                if lock.acquire_past_gate(60_000_000_000, &mut || true).is_ok() {
                     lock.release(false).unwrap();
                 }
             }

@@ -108,15 +108,13 @@ fn behind_its_helpers_gate_a_thread_waits_for_main_itself() {
         until("the helper has the gate", || place.gate_owner(0) != 0);
         let waiter = scope.spawn(move || {
             // Who is to stop has waited, and does not enter.
-            let stopped = lock.acquire_behind(60_000_000_000, &mut || false);
-            let entered = lock.acquire_behind(60_000_000_000, &mut || true).unwrap();
+            let stopped = lock.acquire_past_gate(60_000_000_000, &mut || false);
+            let entered = lock.acquire_past_gate(60_000_000_000, &mut || true).unwrap();
             let closed = gate_owner(path, 0) != 0;
             lock.release(false).unwrap();
             (stopped, entered, closed)
         });
-        let main_at = slot_at(0) + support::word_offset(path);
-        // The mark of those who sleep on the word.
-        until("it waits", || u32::from_ne_bytes(read(path, main_at)) & 0x8000_0000 != 0);
+        until("it waits", || place.is_main_awaited());
         lock.release(false).unwrap();
         let (stopped, entered, closed) = waiter.join().unwrap();
         assert_eq!(stopped, Err(Refusal::Stopped));
@@ -125,7 +123,7 @@ fn behind_its_helpers_gate_a_thread_waits_for_main_itself() {
         assert_eq!(helper.join().unwrap(), (Some(Refusal::Stopped), 0));
         // Not for longer than it was told.
         lock.acquire(None, &mut || true).unwrap();
-        let late = scope.spawn(move || lock.acquire_behind(1_000_000, &mut || true));
+        let late = scope.spawn(move || lock.acquire_past_gate(1_000_000, &mut || true));
         assert_eq!(late.join().unwrap(), Err(Refusal::Busy));
         lock.release(false).unwrap();
     });
@@ -142,6 +140,36 @@ fn a_helpers_turn_keeps_the_gate_and_leaves_main() {
     won.open_gate();
     assert_eq!(place.gate_owner(0), 0);
     place.lock.release(false).unwrap();
+}
+
+#[test]
+fn whose_offer_was_in_vain_waits_on_behind_the_same_gate() {
+    let place = Place::new("in-vain");
+    let (lock, path) = (place.lock, place.segment.path());
+    let offered = AtomicBool::new(false);
+    let again = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            let won = lock.wait_for_turn(&mut || true, &mut || true).ok().unwrap();
+            offered.store(true, Ordering::Release);
+            until("somebody was faster", || again.load(Ordering::Acquire));
+            let won = lock.wait_again(won, &mut || true).ok().unwrap().unwrap();
+            let free = !lock.is_held();
+            let mine = gate_owner(path, 0);
+            // A gate that serves no more is of no use: to be queued for anew.
+            patch(path, slot_at(0) + TURN_AT, &1_u32.to_ne_bytes());
+            let anew = lock.wait_again(won, &mut || true).ok().unwrap();
+            (free, mine, anew.is_none(), gate_owner(path, 0))
+        });
+        until("it has its turn", || offered.load(Ordering::Acquire));
+        let holder = place.gate_owner(0);
+        lock.try_acquire().unwrap();
+        again.store(true, Ordering::Release);
+        until("it sleeps on main", || place.is_main_awaited());
+        assert_eq!(place.gate_owner(0), holder, "it has the gate still");
+        lock.release(false).unwrap();
+        assert_eq!(helper.join().unwrap(), (true, holder, true, 0));
+    });
 }
 
 #[test]

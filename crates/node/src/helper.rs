@@ -16,7 +16,7 @@ use napi::{Env, sys};
 use robust_lock_core::{Lock, Refusal, monotonic_ns};
 
 use crate::hot::{self, verdict};
-use crate::phase::{Next, Phases, Then};
+use crate::phase::{Ended, Next, Phases, Then};
 use crate::pool::POOL;
 use crate::{EnvState, check};
 
@@ -28,8 +28,8 @@ const LEAST_PATIENCE: Duration = Duration::from_micros(300);
 /// Who had main this soon after it had the gate gets an early offer the next time: holds are short, and
 /// the JS thread may as well wait for main itself.
 const SOON_NS: u64 = 400_000;
-/// How long an early offer stands, and how long the JS thread waits for main then.
-pub(crate) const EARLY_PATIENCE: Duration = Duration::from_micros(400);
+/// How long an early offer stands, and how long the JS thread waits for main then. The same stands in ts/queue.cts.
+const EARLY_PATIENCE: Duration = Duration::from_micros(400);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,20 +125,6 @@ impl Waiter {
         self.lock.looks_free()
     }
 
-    /// Until there is an offer: the verdict that says of which kind it is, or none.
-    pub(crate) fn wait_for_offer(&self, patience: Duration) -> Option<u32> {
-        let pending = |state: &mut State| !state.phases.is_offering() && state.phases.is_armed();
-        let state = locked(&self.state);
-        let waited = self.changed.wait_timeout_while(state, patience, pending);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let offered = state.phases.is_offering();
-        if offered && state.failure.is_none() && state.stale != Some(true) {
-            // Taken here; the call that announces it will find nothing.
-            locked(&self.inbox.offers).retain(|offer| !ptr::eq(&**offer, self));
-        }
-        offered.then_some(if state.early { verdict::EARLY } else { verdict::BUSY })
-    }
-
     fn has_ended(&self) -> bool {
         self.inbox.stopped.load(Ordering::Relaxed)
     }
@@ -157,27 +143,37 @@ impl Waiter {
     pub(crate) fn serve(self: &Arc<Self>) {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
+        // Behind which an offer was made in vain.
+        let mut gate = None;
         loop {
-            let next = locked(&self.state).phases.next(self.has_ended(), others_wait());
-            match next {
-                Next::Leave => return,
-                Next::Push => {
-                    // There is a helper: this one.
-                    POOL.push(Arc::clone(self));
-                    return;
-                }
-                Next::Wait => {}
-            }
-            let mut go_on = || self.is_wanted() && !others_wait();
-            match self.lock.wait_for_turn(&mut go_on, &mut || self.offer_early()) {
-                Ok(won) => {
-                    let still_ours = self.offer();
-                    won.open_gate();
-                    if !still_ours {
+            if gate.is_none() {
+                let next = locked(&self.state).phases.next(self.has_ended(), others_wait());
+                match next {
+                    Next::Leave => return,
+                    Next::Push => {
+                        // There is a helper: this one.
+                        POOL.push(Arc::clone(self));
                         return;
                     }
+                    Next::Wait => {}
                 }
-                Err(Refusal::Stopped) => {}
+            }
+            let mut go_on = || self.is_wanted() && !others_wait();
+            let waited = match gate.take() {
+                Some(gate) => self.lock.wait_again(gate, &mut go_on),
+                None => self.lock.wait_for_turn(&mut go_on, &mut || self.offer_early()).map(Some),
+            };
+            match waited {
+                Ok(Some(won)) => match self.offer(false) {
+                    Ended::InVain => gate = Some(won),
+                    ended => {
+                        won.open_gate();
+                        if ended == Ended::Missed {
+                            return;
+                        }
+                    }
+                },
+                Ok(None) | Err(Refusal::Stopped) => {}
                 Err(refusal) => {
                     let mut state = locked(&self.state);
                     state.failure = Some(refusal);
@@ -188,54 +184,42 @@ impl Waiter {
         }
     }
 
-    /// Calls JS, with the gate ours, and waits for its answer. None: nobody wants the lock.
-    fn call<'a>(
-        self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State>,
-        early: bool,
-    ) -> Option<MutexGuard<'a, State>> {
+    /// Calls JS, with the gate ours, and waits for its answer. `early`: main is not free yet.
+    fn offer(self: &Arc<Self>, early: bool) -> Ended {
+        let mut state = locked(&self.state);
         if !state.phases.offer(self.has_ended()) {
-            return None;
+            return Ended::Answered;
         }
         state.offered_ns = monotonic_ns();
         state.early = early;
-        self.changed.notify_all();
         self.inbox.post(Arc::clone(self));
         let patience = if early { EARLY_PATIENCE } else { state.patience };
         let standing = |state: &mut State| state.phases.is_offering();
         let waited = self.changed.wait_timeout_while(state, patience, standing);
-        Some(waited.unwrap_or_else(PoisonError::into_inner).0)
-    }
-
-    /// Main is free. False: nobody came, and this waiter is not this helper's any more; a new one may
-    /// serve it already.
-    fn offer(self: &Arc<Self>) -> bool {
-        let mut state = locked(&self.state);
-        let soon = monotonic_ns().saturating_sub(state.behind_ns) < SOON_NS;
-        state.soon = false;
-        let Some(mut state) = self.call(state, false) else { return true };
-        let answered = state.phases.was_answered();
-        state.soon = answered && soon;
-        state.patience = if answered {
-            (state.patience * 2).min(MOST_PATIENCE)
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let ended = state.phases.end_offer(early);
+        if early {
+            state.soon = ended == Ended::Answered;
+        } else if ended == Ended::Missed {
+            state.soon = false;
+            state.patience = (state.patience / 2).max(LEAST_PATIENCE);
         } else {
-            (state.patience / 2).max(LEAST_PATIENCE)
-        };
-        answered
+            state.soon = state.offered_ns.saturating_sub(state.behind_ns) < SOON_NS;
+            state.patience = (state.patience * 2).min(MOST_PATIENCE);
+        }
+        ended
     }
 
     /// The gate is ours, and main soon free, if this goes on as before: JS comes meanwhile, and waits for
     /// main itself. That saves the second of two threads that would have to wake up in a row. False: JS
     /// has the lock, or wants it no more.
     fn offer_early(self: &Arc<Self>) -> bool {
-        let mut state = locked(&self.state);
-        state.behind_ns = monotonic_ns();
-        if !state.soon {
-            return true;
-        }
-        let Some(mut state) = self.call(state, true) else { return false };
-        state.soon = !state.phases.end_early();
-        !state.soon
+        let soon = {
+            let mut state = locked(&self.state);
+            state.behind_ns = monotonic_ns();
+            state.soon
+        };
+        !soon || self.offer(true) == Ended::InVain
     }
 }
 

@@ -9,7 +9,6 @@ use std::ptr;
 use napi::sys;
 use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
-use crate::helper::EARLY_PATIENCE;
 use crate::{Answer, EnvState, Unless, check};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
@@ -124,6 +123,13 @@ fn uint(env: sys::napi_env, value: sys::napi_value) -> u32 {
     number
 }
 
+fn double(env: sys::napi_env, value: sys::napi_value) -> f64 {
+    let mut number = 0.0;
+    // SAFETY: a value of the current call. Anything but a number leaves 0: one try.
+    unsafe { sys::napi_get_value_double(env, value, &mut number) };
+    number
+}
+
 fn number(env: sys::napi_env, value: u32) -> sys::napi_value {
     let mut result = ptr::null_mut();
     // SAFETY: a live environment. It cannot fail then, not even with an exception on its way.
@@ -161,22 +167,15 @@ unsafe extern "C" fn lock_sync_for(
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
     with_lock(env, info, 2, |state, lock, key, timeout| {
-        let mut ms = 0.0;
-        // SAFETY: a value of the current call; anything but a number leaves one try.
-        unsafe { sys::napi_get_value_double(env, timeout, &mut ms) };
-        block(env, state, lock, key, Some(ms))
+        block(env, state, lock, key, Some(double(env, timeout)))
     })
 }
 
-/// acceptEarly(key): verdict. Waits for main while this thread's helper keeps the gate closed, no longer
-/// than such an offer stands.
-unsafe extern "C" fn accept_early(
-    env: sys::napi_env,
-    info: sys::napi_callback_info,
-) -> sys::napi_value {
-    with_lock(env, info, 1, |state, lock, key, _| {
-        let ns = EARLY_PATIENCE.as_nanos() as u64;
-        tell(state, key, lock.acquire_behind(ns, &mut || call_into_js(env, state)))
+/// tryFor(key, patience): verdict. Waits for main past the gate, for so many ms at most.
+unsafe extern "C" fn try_for(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    with_lock(env, info, 2, |state, lock, key, patience| {
+        let ns = (double(env, patience) * 1e6) as u64;
+        tell(state, key, lock.acquire_past_gate(ns, &mut || call_into_js(env, state)))
     })
 }
 
@@ -282,7 +281,7 @@ pub(crate) fn register(
         (c"tryInTurn", try_in_turn),
         (c"lockSync", lock_sync),
         (c"lockSyncFor", lock_sync_for),
-        (c"acceptEarly", accept_early),
+        (c"tryFor", try_for),
         (c"unlock", unlock),
         (c"unlockAs", unlock_as),
         (c"start", start),

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use napi::Env;
 use napi_derive::napi;
@@ -195,16 +194,6 @@ pub fn stand_down(env: Env, segment: u32, id: u32) -> napi::Result<()> {
 #[napi]
 pub fn take_offers(env: Env) -> napi::Result<Vec<f64>> {
     Ok(helper::take_offers(state(&env)?))
-}
-
-/// Blocks the thread until the armed helper has an offer, for `ms` at most. Its kind, as `takeOffers` says
-/// it, or -1.
-#[napi]
-pub fn wait_for_offer(env: Env, segment: u32, id: u32, ms: f64) -> napi::Result<i32> {
-    let patience = Duration::from_micros((ms * 1e3) as u64);
-    let waiters = state(&env)?.waiters.borrow();
-    let offer = waiters.get(&(segment, id)).and_then(|waiter| waiter.wait_for_offer(patience));
-    Ok(offer.map_or(-1, |kind| kind as i32))
 }
 
 /// Whether pending waits keep the process alive.

@@ -10,8 +10,8 @@
 //!   Offering   the helper keeps the gate closed,     arm → Declined; stand_down → Answered; patience
 //!              JS has been called. Main is free,     over: main was free → Idle, the gate is opened;
 //!              or (an early offer) will soon be      an early one → Waiting, behind the gate
-//!   Declined   JS came, in vain. The helper is       stand_down → Answered; main was free → as Answered;
-//!              about to wake                         an early offer → Waiting, behind the gate
+//!   Declined   JS came, in vain. The helper is       stand_down → Answered; the helper → Waiting, behind
+//!              about to wake                         the gate
 //!   Answered   JS has had its turn, or wants none.   armed (again) → Waiting; not armed → Idle
 //!              The helper is about to open the gate
 //! ```
@@ -51,6 +51,18 @@ pub enum Next {
     /// Nor is it now, and it goes to the end of the pool's queue.
     Push,
     Wait,
+}
+
+/// How an offer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// JS has had its turn, or wants none. `next` comes: who wants the lock again queues anew.
+    Answered,
+    /// JS had no luck, or did not come to an early one. The lock is to be waited for still, behind the same gate.
+    InVain,
+    /// Nobody came, and the waiter is not this helper's any more. It rests until JS, which has been called, comes and
+    /// arms it.
+    Missed,
 }
 
 impl Phases {
@@ -108,24 +120,19 @@ impl Phases {
         true
     }
 
-    /// The helper's patience is over, or it was woken. False: nobody came, and the waiter is not this
-    /// helper's any more. It rests until JS, which has been called, comes and arms it.
-    pub fn was_answered(&mut self) -> bool {
-        if self.is_offering() {
-            *self = Self::new();
-            return false;
+    /// The helper's patience is over, or it was woken. `early`: main was not free yet.
+    pub fn end_offer(&mut self, early: bool) -> Ended {
+        match self.phase {
+            Phase::Answered => Ended::Answered,
+            Phase::Offering if !early => {
+                *self = Self::new();
+                Ended::Missed
+            }
+            _ => {
+                self.phase = Phase::Waiting;
+                Ended::InVain
+            }
         }
-        true
-    }
-
-    /// An early offer has been answered, or its time is over. True: the lock is to be waited for still, behind
-    /// the same gate. If not, `next` comes: who has had the lock, and wants it again, queues anew.
-    pub fn end_early(&mut self) -> bool {
-        let goes_on = self.phase != Phase::Answered;
-        if goes_on {
-            self.phase = Phase::Waiting;
-        }
-        goes_on
     }
 
     /// Before each wait, the first one too. `ended`: the environment is no more.

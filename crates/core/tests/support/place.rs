@@ -42,6 +42,12 @@ impl Place {
         u32::from_ne_bytes(read(self.segment.path(), slot_at(0) + TURN_AT))
     }
 
+    /// Whether somebody sleeps on main, as the mark in its word says.
+    pub fn is_main_awaited(&self) -> bool {
+        let at = slot_at(0) + word_offset(self.segment.path());
+        u32::from_ne_bytes(read(self.segment.path(), at)) & 0x8000_0000 != 0
+    }
+
     /// On a thread of its own: one that has just had a turn could come straight back.
     pub fn take(&self) {
         let lock = self.lock;

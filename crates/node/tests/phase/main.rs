@@ -36,7 +36,7 @@ impl World {
         if self.posted && !self.called {
             return Some("an offer that nobody will take");
         }
-        let busy = matches!(self.js, Js::Blocks { .. } | Js::AcceptsEarly);
+        let busy = matches!(self.js, Js::Blocks { .. } | Js::WaitsForMain);
         if waits && !busy && !served && !told {
             return Some("tasks wait, and nobody waits for them");
         }

@@ -1,6 +1,6 @@
 //! The world of one waiter, and every move in it.
 
-use crate::phase::{Next, Phases, Then};
+use crate::phase::{Ended, Next, Phases, Then};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
@@ -33,9 +33,8 @@ pub enum Js {
     Blocks {
         wanted: bool,
     },
-    WaitsInPlace,
-    /// Waits for main itself, as an early offer let it.
-    AcceptsEarly,
+    /// Waits for main itself, as an early offer let it, or because it came too late for one.
+    WaitsForMain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +50,7 @@ pub struct World {
     pub helpers: [Helper; 3],
     pub main: Holder,
     pub gate: Holder,
-    /// JS has had main since the early offer that stands was made.
+    /// JS has had main since the offer that stands was made.
     pub had_turn: bool,
 }
 
@@ -97,7 +96,10 @@ impl World {
 
     fn enter(&mut self) {
         self.main = Holder::Js;
-        self.had_turn = self.helpers.contains(&Helper::OffersEarly);
+        self.had_turn = self
+            .helpers
+            .iter()
+            .any(|helper| matches!(helper, Helper::OffersEarly | Helper::Offers));
         if self.noted {
             self.stand_down();
         }
@@ -195,11 +197,11 @@ impl World {
                                 return w.stand_down();
                             }
                             if w.phases.is_offering() && !late {
-                                w.js = Js::AcceptsEarly;
+                                w.js = Js::WaitsForMain;
                             } else if !w.try_for_first() {
                                 w.arm();
                                 if late {
-                                    w.js = Js::WaitsInPlace;
+                                    w.js = Js::WaitsForMain;
                                 }
                             }
                         });
@@ -226,23 +228,23 @@ impl World {
                     });
                 }
             }
-            Js::AcceptsEarly => then("it had main, or not in time", &|w| {
+            Js::WaitsForMain => then("it had main, or not in time", &|w| {
                 w.js = Js::Runs;
                 if !w.try_for_first() {
                     w.arm();
                 }
             }),
-            Js::WaitsInPlace => {
-                then("the wait in place is over", &|w| {
-                    w.js = Js::Runs;
-                    if w.phases.is_offering() {
-                        w.posted = false;
-                        if !w.try_for_first() {
-                            w.arm();
-                        }
-                    }
-                });
+        }
+    }
+
+    fn end_offer(&mut self, early: bool) -> Helper {
+        match self.phases.end_offer(early) {
+            Ended::Answered => Helper::Opens,
+            Ended::InVain => {
+                assert!(!self.had_turn, "a second turn behind the same gate");
+                Helper::BehindGate
             }
+            Ended::Missed => Helper::Missed,
         }
     }
 
@@ -298,13 +300,9 @@ impl World {
                     });
                 }
             }
-            Helper::OffersEarly => then("it wakes, or the early offer's time is over", &|w| {
-                if !w.phases.end_early() {
-                    return Helper::Opens;
-                }
-                assert!(!w.had_turn, "a second turn behind the same gate");
-                Helper::BehindGate
-            }),
+            Helper::OffersEarly => {
+                then("it wakes, or the early offer's time is over", &|w| w.end_offer(true))
+            }
             Helper::BehindGate => {
                 then("a slice on main goes by, others wait", &|w| {
                     w.gate = Holder::Nobody;
@@ -327,11 +325,12 @@ impl World {
                 }
                 w.posted = true;
                 w.called = true;
+                w.had_turn = false;
                 Helper::Offers
             }),
-            Helper::Offers => then("it wakes, or its patience is over", &|w| {
-                if w.phases.was_answered() { Helper::Opens } else { Helper::Missed }
-            }),
+            Helper::Offers => {
+                then("it wakes, or its patience is over", &|w| w.end_offer(false));
+            }
             Helper::Opens => then("it opens the gate", &|w| {
                 w.gate = Holder::Nobody;
                 Helper::Begins

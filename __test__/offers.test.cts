@@ -1,0 +1,164 @@
+// What a thread does with its helpers' offers: early ones, for which it is called before the lock is free, and those that
+// it comes too late for.
+import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import * as assert from 'uvu/assert'
+import { open, release, take } from './fixtures/jobs.cjs'
+import { ProcessPeer } from './fixtures/peers.cjs'
+import { heldElsewhere, holderOfFile, isFree, segment, type Place } from './fixtures/place.cjs'
+import { isGateAwaited, isWaitedFor } from './fixtures/segment.cjs'
+import { notRun, suite } from './fixtures/suite.cjs'
+import { patience, until } from './fixtures/within.cjs'
+
+const test = suite('offers')
+
+interface Native {
+  takeOffers(): number[]
+  tryLock(key: number): number | undefined
+  tryFor(key: number, ms: number): number | undefined
+}
+
+const BUSY = 0
+/** How long an early offer is waited for, in ms. */
+const EARLY_PATIENCE = 0.4
+
+/** The native module as this thread has it: what is put into it is called instead. */
+function nativeModule(): Native {
+  const { load } = require(join(__dirname, '..', '..', 'dist', 'native.cjs')) as { load: (...callbacks: (() => void)[]) => Native }
+  return load(() => {}, () => {})
+}
+
+/** Calls `heard` with each verdict on an early offer, until `done`; beside a peer that takes these locks in a loop. */
+async function earlyOffers(place: Place, ids: number[], heard: (verdict: number | undefined) => boolean, own: () => Promise<unknown>): Promise<void> {
+  const native = nativeModule()
+  const { tryFor } = native
+  let done = false
+  native.tryFor = (key, ms) => {
+    const verdict = tryFor(key, ms)
+    if (ms === EARLY_PATIENCE) done ||= heard(verdict)
+    return verdict
+  }
+  const peer = new ProcessPeer()
+  await open(peer, place.options)
+  try {
+    peer.launch(async ({ locker, tell }, ids) => {
+      tell('begins')
+      const several = ids.length > 1
+      const turn = (): Promise<unknown> => new Promise((resolve) => setImmediate(resolve))
+      await Promise.all(ids.map(async (id) => {
+        for (;;) {
+          const guard = await locker(id).lock()
+          if (several) await turn()
+          else for (const end = performance.now() + 0.05; performance.now() < end; );
+          guard.unlock()
+          if (several) await turn()
+        }
+      }))
+    }, ids)
+    await peer.hears('begins')
+    const begun = performance.now()
+    while (!done) {
+      await own()
+      assert.ok(performance.now() - begun < 50_000, 'early offers are made')
+    }
+  } finally {
+    native.tryFor = tryFor
+  }
+}
+
+test('where holds are short, a thread comes before the lock is free, and waits for it itself', async () => {
+  if (patience > 1) return notRun('early offers', 'on an emulated machine no thread comes within 0.4 ms')
+  const place = segment()
+  let accepted = 0
+  const heard = (verdict: number | undefined): boolean => verdict === undefined && ++accepted === 20
+  await earlyOffers(place, [place.locker.id], heard, async () => {
+    const guard = await place.locker.lock()
+    assert.is(guard.ownerDied, false)
+    guard.unlock()
+  })
+})
+
+test('one early offer a turn of the loop is waited for, however many locks are next', async () => {
+  if (patience > 1) return notRun('early offers', 'on an emulated machine no thread comes within 0.4 ms')
+  const place = segment()
+  const lockers = [place.locker, ...Array.from({ length: 15 }, () => place.manager.allocateLock())]
+  let [calls, inTurn, most] = [0, 0, 0]
+  const heard = (): boolean => {
+    if (inTurn++ === 0) setImmediate(() => (inTurn = 0))
+    most = Math.max(most, inTurn)
+    return ++calls === 300
+  }
+  await earlyOffers(place, lockers.map(({ id }) => id), heard, () => Promise.all(lockers.map((locker) => locker.withLock(() => turn()))))
+  assert.is(most, 1)
+})
+
+test('a thread that comes too late, and finds the lock taken, waits for it itself', async () => {
+  const place = segment()
+  const { locker } = place
+  const native = nativeModule()
+  const { takeOffers, tryLock, tryFor } = native
+  const cell = new Int32Array(new SharedArrayBuffer(4))
+  const attempt = async (): Promise<string> => {
+    const holder = await holderOfFile(place)
+    let call = 0
+    const tries: string[] = []
+    native.takeOffers = () => (call++, takeOffers())
+    // Somebody else has it.
+    native.tryLock = () => (tries.push(`${call}: at once`), BUSY)
+    native.tryFor = (key, ms) => {
+      tries.push(`${call}: for ${ms > 0 && ms <= 20 ? 'at most 20' : ms} ms`)
+      return tryFor(key, ms)
+    }
+    try {
+      const wait = locker.lock()
+      holder.letGo()
+      // Until the offer has passed: it stands for 5 ms.
+      Atomics.wait(cell, 0, 0, 100 * patience)
+      for (let turns = 0; turns < 20 && tries.length === 0; turns++) await turn()
+      Object.assign(native, { tryLock })
+      ;(await wait).unlock()
+      await holder.done
+    } finally {
+      Object.assign(native, { takeOffers, tryLock, tryFor })
+    }
+    return tries.join(', ')
+  }
+  const seen: string[] = []
+  const wanted = '1: at once, 1: for at most 20 ms'
+  // The holder may take its time where others want the processors: so it may try again.
+  while (seen.length < 10 && !seen.includes(wanted)) seen.push(await attempt())
+  assert.ok(seen.includes(wanted), seen.join('; '))
+  await isFree(place)
+})
+
+test('a thread that comes in time, and finds the lock taken, keeps its place', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const native = nativeModule()
+  const { tryLock } = native
+  for (let round = 0; round < 10; round++) {
+    const holder = await heldElsewhere(place)
+    const next = new ProcessPeer()
+    await open(next, place.options)
+    let tries = 0
+    native.tryLock = (key) => (tries++ === 0 ? BUSY : tryLock(key))
+    try {
+      const wait = locker.lock()
+      await until('it is the next one', () => isWaitedFor(manager.path, locker.id))
+      const taken = take(next, locker.id)
+      await until('somebody stands behind it', () => isGateAwaited(manager.path, locker.id))
+      await release(holder, locker.id)
+      const guard = await wait
+      assert.is(tries, 2)
+      const { token } = guard
+      guard.unlock()
+      const other = await taken
+      assert.ok(token < other.token, `${token}, and then ${other.token}`)
+      await release(next, locker.id)
+    } finally {
+      native.tryLock = tryLock
+    }
+  }
+})
+
+test.run()
