@@ -28,6 +28,7 @@ export class Task implements Cancellable {
   next: Task | undefined
   /** In the queue, and it may be granted or withdrawn. */
   queued = false
+  #deadline = Infinity
   #timer: NodeJS.Timeout | undefined
 
   constructor(
@@ -42,15 +43,21 @@ export class Task implements Cancellable {
   /** From now on it may be called off. */
   listen(): void {
     if (this.signal !== undefined) listen(this.signal, this)
-    if (this.timeout !== Infinity) this.#setTimer(now() + this.timeout)
+    if (this.timeout === Infinity) return
+    this.#deadline = now() + this.timeout
+    this.#setTimer()
   }
 
-  #setTimer(deadline: number): void {
-    const left = deadline - now()
+  /** What is left of its time, in ms. */
+  get left(): number {
+    return this.#deadline - now()
+  }
+
+  #setTimer(): void {
     this.#timer = setTimeout(() => {
-      if (now() < deadline) this.#setTimer(deadline)
+      if (this.left > 0) this.#setTimer()
       else this.state.timedOut(this)
-    }, Math.min(Math.max(Math.ceil(left), 1), LONGEST_TIMER))
+    }, Math.min(Math.max(Math.ceil(this.left), 1), LONGEST_TIMER))
   }
 
   calledOff(reason: unknown): void {
@@ -350,9 +357,11 @@ export class LockState {
    * meanwhile. Who comes too late pays with it, rather than making the others wait. Returns what it waited.
    */
   waitInPlace(patience: number): number {
-    if (patience < LEAST_WAIT_IN_PLACE || this.#first === undefined || this.isOwned) return 0
+    if (this.#first === undefined || this.isOwned) return 0
+    const ms = Math.min(patience, this.#first.left)
+    if (ms < LEAST_WAIT_IN_PLACE) return 0
     const begun = now()
-    if (!this.#tryForFirst(patience)) this.#arm()
+    if (!this.#tryForFirst(ms)) this.#arm()
     return now() - begun
   }
 

@@ -68,20 +68,27 @@ const pendingWaits = { pending: 0 }
 const outside = new AsyncResource('robust-lock')
 let callable = false
 let lastWaitEnded = 0
-/**
- * Of early offers one a turn of the loop is waited for: with more, each would wait for all the others'. Node may
- * call `wake` many times a turn; immediates are called once, after it.
- */
+/** What this turn of the loop has waited in place, in ms; and whether it may wait for an early offer: of these for one, or
+ * each would wait for all the others'. */
+let waited = 0
 let mayWait = true
+let isTurnTold = false
 
-function mayWaitAgain(): void {
+function nextTurn(): void {
+  waited = 0
   mayWait = true
+  isTurnTold = false
+}
+
+/** Node may call `wake` many times a turn of the loop; immediates are called once, after it. */
+function tellTurn(): void {
+  if (!isTurnTold) setImmediate(nextTurn).unref()
+  isTurnTold = true
 }
 
 /**
  * Called when helpers have something to offer. All waits in place of a turn of the loop share one
- * budget: half of the lateness with which the turn began. Lateness that comes from such waits does
- * not count.
+ * budget: the lateness with which the turn began. Lateness that comes from such waits does not count.
  */
 function wake(): void {
   const native = nativeModule()
@@ -100,15 +107,15 @@ function wake(): void {
     latest = Math.max(latest, lateness(i))
   }
   if (early !== undefined) {
-    setImmediate(mayWaitAgain).unref()
+    tellTurn()
     mayWait = false
     early.offered(EARLY, true)
   }
-  let budget = Math.min(latest / 2, LONGEST_WAIT_IN_PLACE)
   for (const state of late) {
-    const waited = state.waitInPlace(budget)
-    if (waited > 0) {
-      budget -= waited
+    const ms = state.waitInPlace(Math.min(latest, LONGEST_WAIT_IN_PLACE) - waited)
+    if (ms > 0) {
+      tellTurn()
+      waited += ms
       lastWaitEnded = now()
     }
   }

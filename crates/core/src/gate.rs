@@ -2,7 +2,8 @@
 //!
 //! A robust mutex alone is unfair: whoever releases it and comes back is there before the one that
 //! was woken. So those who wait stand at a gate, a second robust mutex, whose holder alone waits for
-//! main. Gates are advice (main excludes) and leak nothing in a kill: there is no ticket and no count.
+//! main (but for a JS thread whose helper stands there, or that has missed its turn). Gates are advice (main
+//! excludes) and leak nothing in a kill: there is no ticket and no count.
 //!
 //! Two gates, because a waiter that is stopped (SIGSTOP, a frozen container) keeps the gate it has.
 //! `turn` names the one that serves; it is advanced past a holder that does not run:

@@ -143,7 +143,8 @@ impl Waiter {
     pub(crate) fn serve(self: &Arc<Self>) {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
-        // Behind which an offer was made in vain.
+        // Behind which one offer was made in vain. Only one: those who stand there would wait with this helper, for as long as
+        // others are faster than its thread.
         let mut gate = None;
         loop {
             if gate.is_none() {
@@ -159,13 +160,14 @@ impl Waiter {
                 }
             }
             let mut go_on = || self.is_wanted() && !others_wait();
+            let once = gate.is_none();
             let waited = match gate.take() {
                 Some(gate) => self.lock.wait_again(gate, &mut go_on),
                 None => self.lock.wait_for_turn(&mut go_on, &mut || self.offer_early()).map(Some),
             };
             match waited {
                 Ok(Some(won)) => match self.offer(false) {
-                    Ended::InVain => gate = Some(won),
+                    Ended::InVain if once && go_on() => gate = Some(won),
                     ended => {
                         won.open_gate();
                         if ended == Ended::Missed {
@@ -216,6 +218,9 @@ impl Waiter {
     fn offer_early(self: &Arc<Self>) -> bool {
         let soon = {
             let mut state = locked(&self.state);
+            if !state.phases.is_armed() || self.has_ended() {
+                return false;
+            }
             state.behind_ns = monotonic_ns();
             state.soon
         };
@@ -327,7 +332,7 @@ unsafe extern "C" fn stop(data: *mut std::ffi::c_void) {
     locked(&inbox.offers).clear();
 }
 
-/// Four numbers an offer: see `takeOffers`. What a STALE stands for may be an offer all the same.
+/// Four numbers an offer that stands, or was missed: see `takeOffers`. What a STALE stands for may be an offer all the same.
 pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
     let inbox = &env_state.inbox;
     // A swap: what was posted before a call that was saved is seen below. After a mere store it would
@@ -339,19 +344,22 @@ pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
         let mut state = locked(&waiter.state);
         let mut instead =
             state.failure.take().map_or(0, |refusal| hot::refused(env_state, refusal));
-        let mut late_ns = now.saturating_sub(state.offered_ns);
+        let mut late_ns = 0;
         if state.phases.is_offering() {
-            late_ns = 0;
             if instead == 0 && state.early {
                 instead = verdict::EARLY;
             }
+        } else if state.phases.take_missed() {
+            late_ns = now.saturating_sub(state.offered_ns);
+        } else if instead == 0 && state.stale != Some(true) {
+            return None;
         }
         if state.stale == Some(true) && matches!(instead, 0 | verdict::EARLY) {
             state.stale = None;
             (instead, late_ns) = (verdict::STALE, 0);
         }
         let (segment, id) = (f64::from(waiter.segment), f64::from(waiter.id));
-        [segment, id, late_ns as f64 / 1e6, f64::from(instead)]
+        Some([segment, id, late_ns as f64 / 1e6, f64::from(instead)])
     };
-    offers.into_iter().flat_map(tell).collect()
+    offers.into_iter().filter_map(tell).flatten().collect()
 }

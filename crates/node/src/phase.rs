@@ -4,11 +4,14 @@
 //! ```text
 //!   phase      what happens                          moved by
 //!   Idle       nobody serves it                      want, arm → Queued
+//!   Missed     the same; an offer has passed, and    want, arm → Queued; the call arrives → Idle
+//!              the call that tells of it is on its
+//!              way
 //!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
 //!   Waiting    a helper is on the slow path          its turn, or soon, armed → Offering; not armed → Idle;
 //!                                                    others wait for a helper → Queued
 //!   Offering   the helper keeps the gate closed,     arm → Declined; stand_down → Answered; patience
-//!              JS has been called. Main is free,     over: main was free → Idle, the gate is opened;
+//!              JS has been called. Main is free,     over: main was free → Missed, the gate is opened;
 //!              or (an early offer) will soon be      an early one → Waiting, behind the gate
 //!   Declined   JS came, in vain. The helper is       stand_down → Answered; the helper → Waiting, behind
 //!              about to wake                         the gate
@@ -19,6 +22,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
+    Missed,
     Queued,
     Waiting,
     Offering,
@@ -74,6 +78,11 @@ impl Phases {
         self.armed
     }
 
+    /// Nobody serves it.
+    pub fn rests(self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Missed)
+    }
+
     pub fn is_offering(self) -> bool {
         self.phase == Phase::Offering
     }
@@ -81,7 +90,7 @@ impl Phases {
     /// JS wants the lock. An offer that stands goes on standing.
     pub fn want(&mut self) -> Then {
         self.armed = true;
-        if self.phase != Phase::Idle {
+        if !self.rests() {
             return Then::Nothing;
         }
         self.phase = Phase::Queued;
@@ -125,7 +134,7 @@ impl Phases {
         match self.phase {
             Phase::Answered => Ended::Answered,
             Phase::Offering if !early => {
-                *self = Self::new();
+                *self = Self { phase: Phase::Missed, armed: false };
                 Ended::Missed
             }
             _ => {
@@ -133,6 +142,16 @@ impl Phases {
                 Ended::InVain
             }
         }
+    }
+
+    /// The call to JS has arrived: whether it tells of an offer that has passed. (If not, and none stands, JS has had it, or
+    /// the helper waits on.)
+    pub fn take_missed(&mut self) -> bool {
+        let missed = self.phase == Phase::Missed;
+        if missed {
+            self.phase = Phase::Idle;
+        }
+        missed
     }
 
     /// Before each wait, the first one too. `ended`: the environment is no more.

@@ -11,18 +11,17 @@ mod world;
 
 use std::collections::{HashMap, VecDeque};
 
-use phase::Phases;
 use world::{Helper, Js, World};
 
 impl World {
     /// What is wrong with this state.
     fn wrong(&self) -> Option<&'static str> {
-        let rests = self.phases == Phases::new();
+        let rests = self.phases.rests();
         let serving =
             self.helpers.iter().filter(|h| !matches!(h, Helper::None | Helper::Missed)).count();
         let waits = self.tasks > 0 && !self.owns();
         let served = self.phases.is_armed() && !rests;
-        let told = self.posted && self.called;
+        let told = self.posted && self.called && self.phases.clone().take_missed();
         if serving + usize::from(self.pooled) != usize::from(!rests) {
             return Some("a waiter is served by nobody, or twice");
         }
@@ -36,7 +35,7 @@ impl World {
         if self.posted && !self.called {
             return Some("an offer that nobody will take");
         }
-        let busy = matches!(self.js, Js::Blocks { .. } | Js::WaitsForMain);
+        let busy = matches!(self.js, Js::Blocks { .. } | Js::WaitsForMain { late: false });
         if waits && !busy && !served && !told {
             return Some("tasks wait, and nobody waits for them");
         }

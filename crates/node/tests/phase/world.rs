@@ -34,7 +34,9 @@ pub enum Js {
         wanted: bool,
     },
     /// Waits for main itself, as an early offer let it, or because it came too late for one.
-    WaitsForMain,
+    WaitsForMain {
+        late: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,21 +189,26 @@ impl World {
                     }
                 }
                 if self.called {
-                    for late in [false, true] {
+                    for waits in [false, true] {
                         then("the call arrives", &|w| {
                             w.called = false;
                             if !std::mem::take(&mut w.posted) {
                                 return;
                             }
+                            let stands = w.phases.is_offering();
+                            let missed = w.phases.take_missed();
+                            if !stands && !missed {
+                                return;
+                            }
                             if w.tasks == 0 || w.owns() {
                                 return w.stand_down();
                             }
-                            if w.phases.is_offering() && !late {
-                                w.js = Js::WaitsForMain;
+                            if stands && waits {
+                                w.js = Js::WaitsForMain { late: false };
                             } else if !w.try_for_first() {
                                 w.arm();
-                                if late {
-                                    w.js = Js::WaitsForMain;
+                                if missed && waits {
+                                    w.js = Js::WaitsForMain { late: true };
                                 }
                             }
                         });
@@ -228,7 +235,7 @@ impl World {
                     });
                 }
             }
-            Js::WaitsForMain => then("it had main, or not in time", &|w| {
+            Js::WaitsForMain { .. } => then("it had main, or not in time", &|w| {
                 w.js = Js::Runs;
                 if !w.try_for_first() {
                     w.arm();

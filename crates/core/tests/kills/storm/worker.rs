@@ -171,26 +171,53 @@ impl Worker {
         self.page.places[self.me.place()].at.fetch_and(!(1 << lock), SeqCst);
     }
 
-    /// As the binding does for `lock()`: a helper thread waits, and offers what it got.
+    /// As the binding does for `lock()`: a helper thread waits, and offers what it got. If the lock is taken all the same, it
+    /// waits on behind the same gate. Who comes too late waits for main itself.
     fn offered(&mut self, lock: usize) {
+        const PATIENCE: Duration = Duration::from_millis(5);
         let waited = self.locks[lock];
+        let is_late = self.random.u32(..4) == 0;
         let (offer, offers) = channel();
-        let (answer, answers) = channel::<()>();
+        let (answer, answers) = channel::<bool>();
         std::thread::scope(|scope| {
-            scope.spawn(move || match waited.wait_for_turn(&mut || true, &mut || true) {
-                Ok(won) => {
-                    let _ = offer.send(None);
-                    let _ = answers.recv_timeout(Duration::from_millis(5));
-                    won.open_gate();
+            scope.spawn(move || {
+                let queue = || waited.wait_for_turn(&mut || true, &mut || true).map(Some);
+                let mut turn = queue();
+                loop {
+                    turn = match turn {
+                        Ok(Some(won)) => {
+                            let _ = offer.send(None);
+                            let in_vain = answers.recv_timeout(PATIENCE) == Ok(true);
+                            if !in_vain {
+                                return won.open_gate();
+                            }
+                            waited.wait_again(won, &mut || true)
+                        }
+                        Ok(None) => queue(),
+                        Err(refusal) => {
+                            let _ = offer.send(Some(refusal));
+                            return;
+                        }
+                    }
                 }
-                Err(refusal) => drop(offer.send(Some(refusal))),
             });
             self.hold(lock, |lock| {
-                let result = match offers.recv() {
-                    Ok(Some(refusal)) => Err(refusal),
-                    _ => lock.try_acquire(),
-                };
-                let _ = answer.send(());
+                let mut result = Err(Refusal::Busy);
+                while let Ok(offered) = offers.recv() {
+                    result = match offered {
+                        Some(refusal) => Err(refusal),
+                        None if is_late => {
+                            std::thread::sleep(PATIENCE * 2);
+                            lock.acquire_past_gate(2_000_000, &mut || true)
+                        }
+                        None => lock.try_acquire(),
+                    };
+                    let in_vain = !is_late && result == Err(Refusal::Busy);
+                    // An error: the helper's patience is over, and it is gone.
+                    if answer.send(in_vain).is_err() || !in_vain {
+                        break;
+                    }
+                }
                 result
             });
         });
