@@ -148,10 +148,12 @@ async function isFirst(place: Place, vain: number): Promise<boolean> {
   try {
     const wait = locker.lock()
     await until('it is the next one', () => isWaitedFor(manager.path, locker.id))
-    const taken = take(next, locker.id).then(async ({ token }) => {
+    const takeAndRelease = async (): Promise<number> => {
+      const { token } = await take(next, locker.id)
       await release(next, locker.id)
       return token
-    })
+    }
+    const taken = takeAndRelease()
     await until('somebody stands behind it', () => isGateAwaited(manager.path, locker.id))
     await release(holder, locker.id)
     const guard = await wait
