@@ -135,16 +135,23 @@ test('a thread that comes too late, and finds the lock taken, waits for it itsel
   await isFree(place)
 })
 
-/** Whether this thread has the lock before one that stands behind its helper, if so many of its tries are in vain. */
-async function isFirst(place: Place, vain: number): Promise<boolean> {
+/** Whether this thread has the lock before one that stands behind its helper, if so many of its tries are in vain; undefined
+ * if it has missed an offer. */
+async function isFirst(place: Place, vain: number): Promise<boolean | undefined> {
   const { locker, manager, options } = place
   const native = nativeModule()
-  const { tryLock } = native
+  const { takeOffers, tryLock } = native
   const holder = await heldElsewhere(place)
   const next = new ProcessPeer()
   await open(next, options)
   let tries = 0
+  let isLate = false
   native.tryLock = (key) => (tries++ < vain ? BUSY : tryLock(key))
+  native.takeOffers = () => {
+    const told = takeOffers()
+    isLate ||= told.some((ms, i) => i % 4 === 2 && ms > 0)
+    return told
+  }
   try {
     const wait = locker.lock()
     await until('it is the next one', () => isWaitedFor(manager.path, locker.id))
@@ -158,33 +165,31 @@ async function isFirst(place: Place, vain: number): Promise<boolean> {
     await release(holder, locker.id)
     const guard = await wait
     guard.unlock()
-    return guard.token < (await taken)
+    const isBefore = guard.token < (await taken)
+    return isLate ? undefined : isBefore
   } finally {
-    native.tryLock = tryLock
+    Object.assign(native, { takeOffers, tryLock })
   }
 }
 
 test('a thread that comes in time, and finds the lock taken, keeps its place', async () => {
   if (patience > 1) return notRun('the place after an offer in vain', 'on an emulated machine a thread may come too late each time')
   const place = segment()
-  // A loop that is late lets the offer pass, and is not the first: so it may try again.
-  let [first, attempts] = [0, 0]
-  while (first < 8 && attempts < 12) {
-    attempts++
-    if (await isFirst(place, 1)) first++
-  }
-  assert.ok(first >= 8, `${first} times of ${attempts}`)
+  const seen: (boolean | undefined)[] = []
+  const first = (): number => seen.filter((one) => one === true).length
+  // Where others want the processors it may not be.
+  while (seen.length < 30 && first() < 8) seen.push(await isFirst(place, 1))
+  const later = seen.filter((one) => one === false).length
+  assert.ok(first() >= 8 && later <= 2, `${first()} times, and ${later} times later`)
   await isFree(place)
 })
 
 test('it keeps its place for one try: those behind it do not wait for as long as others are faster', async () => {
+  if (patience > 1) return notRun('the place after offers in vain', 'on an emulated machine a thread may come too late each time')
   const place = segment()
-  let [later, attempts] = [0, 0]
-  while (later === 0 && attempts < 10) {
-    attempts++
-    if (!(await isFirst(place, 4))) later++
-  }
-  assert.ok(later > 0, `the first one ${attempts} times`)
+  const seen: (boolean | undefined)[] = []
+  while (seen.length < 20 && !seen.includes(false)) seen.push(await isFirst(place, 4))
+  assert.ok(seen.includes(false), `the first one, or late: ${seen.join()}`)
   await isFree(place)
 })
 
@@ -226,12 +231,13 @@ test('a thread that has had the lock has missed no offer', async () => {
   }
   let [good, rounds] = [0, 0]
   // A thread that does not run for 5 ms has missed it: so it may try again.
-  while (good < 8 && rounds < 12) {
-    rounds++
+  for (let attempts = 0; good < 8 && attempts < 40; attempts++) {
     const late = await round()
-    if (late.length > 0 && late.every((ms) => ms === 0)) good++
+    if (late.length === 0) continue
+    rounds++
+    if (late.every((ms) => ms === 0)) good++
   }
-  assert.ok(good >= 8, `${good} of ${rounds}`)
+  assert.ok(good >= 8 && rounds - good <= 4, `${good} of ${rounds}`)
   await isFree(place)
 })
 

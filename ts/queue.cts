@@ -357,6 +357,7 @@ export class LockState {
    * meanwhile. Who comes too late pays with it, rather than making the others wait. Returns what it waited.
    */
   waitInPlace(patience: number): number {
+    this.#dropAborted()
     if (this.#first === undefined || this.isOwned) return 0
     const ms = Math.min(patience, this.#first.left)
     if (ms < LEAST_WAIT_IN_PLACE) return 0

@@ -103,18 +103,22 @@ function wake(): void {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
     const instead = offers[i + 3] as number
     if (instead === EARLY && mayWait && early === undefined) early = state
-    else if (state?.offered(instead, false) && lateness(i) > 0) late.push(state)
-    latest = Math.max(latest, lateness(i))
+    else if (state?.offered(instead, false) && lateness(i) > 0) {
+      late.push(state)
+      latest = Math.max(latest, lateness(i))
+    }
   }
   if (early !== undefined) {
     tellTurn()
     mayWait = false
     early.offered(EARLY, true)
   }
+  let budget = Math.min(latest, LONGEST_WAIT_IN_PLACE - waited)
   for (const state of late) {
-    const ms = state.waitInPlace(Math.min(latest, LONGEST_WAIT_IN_PLACE) - waited)
+    const ms = state.waitInPlace(budget)
     if (ms > 0) {
       tellTurn()
+      budget -= ms
       waited += ms
       lastWaitEnded = now()
     }

@@ -113,6 +113,7 @@ impl Waiter {
             Then::Push => {
                 if !POOL.push(Arc::clone(self)) {
                     locked(&self.state).phases.not_pushed();
+                    self.inbox.post(Arc::clone(self));
                     return false;
                 }
             }
@@ -143,7 +144,7 @@ impl Waiter {
     pub(crate) fn serve(self: &Arc<Self>) {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
-        // Behind which one offer was made in vain. Only one: those who stand there would wait with this helper, for as long as
+        // Behind which one offer of a free lock was made in vain. Only one: those who stand there would wait with this helper, for as long as
         // others are faster than its thread.
         let mut gate = None;
         loop {
@@ -332,7 +333,7 @@ unsafe extern "C" fn stop(data: *mut std::ffi::c_void) {
     locked(&inbox.offers).clear();
 }
 
-/// Four numbers an offer that stands, or was missed: see `takeOffers`. What a STALE stands for may be an offer all the same.
+/// Four numbers for each of what JS has to act on: see `takeOffers`. What a STALE stands for may be an offer all the same.
 pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
     let inbox = &env_state.inbox;
     // A swap: what was posted before a call that was saved is seen below. After a mere store it would
@@ -345,11 +346,12 @@ pub(crate) fn take_offers(env_state: &EnvState) -> Vec<f64> {
         let mut instead =
             state.failure.take().map_or(0, |refusal| hot::refused(env_state, refusal));
         let mut late_ns = 0;
+        let missed = state.phases.take_missed();
         if state.phases.is_offering() {
             if instead == 0 && state.early {
                 instead = verdict::EARLY;
             }
-        } else if state.phases.take_missed() {
+        } else if missed {
             late_ns = now.saturating_sub(state.offered_ns);
         } else if instead == 0 && state.stale != Some(true) {
             return None;

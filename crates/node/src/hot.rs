@@ -200,7 +200,7 @@ fn block(
         && wanted
         && let Some(waiter) = waiter
     {
-        // Where no helper can be had, JS finds out when it arms it once more.
+        // Where no helper can be had, JS is called, and finds out.
         let _ = waiter.arm();
     }
     tell(state, key, outcome)

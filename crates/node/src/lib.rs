@@ -87,7 +87,7 @@ impl EnvState {
         if let Some(place) = self.release_unless_taken()
             && let Some(waiter) = self.waiters.borrow().get(&place).cloned()
         {
-            // Where no helper can be had, JS finds out when it arms it the next time.
+            // Where no helper can be had, JS is called, and finds out.
             let _ = waiter.arm();
         }
     }

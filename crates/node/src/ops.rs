@@ -188,12 +188,15 @@ pub fn stand_down(env: Env, segment: u32, id: u32) -> napi::Result<()> {
     Ok(())
 }
 
-/// The offers made since the last call, four numbers each: segment, id, by how many ms this call is
-/// late for it (0: it stands), and 0 or what it is instead: the verdict with which a helper failed, that
-/// it saw the segment's file deleted, or that main is not free yet.
+/// What helpers have to tell, four numbers each: segment, id, by how many ms this call is late for an offer that was
+/// missed (else 0), and 0 for an offer that stands or was missed, or what it is instead: the verdict with which a helper
+/// failed, that it saw the segment's file deleted, or that main is not free yet. What has been answered is left out.
 #[napi]
 pub fn take_offers(env: Env) -> napi::Result<Vec<f64>> {
-    Ok(helper::take_offers(state(&env)?))
+    let state = state(&env)?;
+    // What was cut off may be just what the offer brought; then no other call of this thread need ever come.
+    state.release_unclaimed();
+    Ok(helper::take_offers(state))
 }
 
 /// Whether pending waits keep the process alive.

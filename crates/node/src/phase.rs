@@ -4,17 +4,14 @@
 //! ```text
 //!   phase      what happens                          moved by
 //!   Idle       nobody serves it                      want, arm → Queued
-//!   Missed     the same; an offer has passed, and    want, arm → Queued; the call arrives → Idle
-//!              the call that tells of it is on its
-//!              way
 //!   Queued     in the pool's queue, or just out      a helper has it: armed → Waiting; not → Idle
 //!   Waiting    a helper is on the slow path          its turn, or soon, armed → Offering; not armed → Idle;
 //!                                                    others wait for a helper → Queued
 //!   Offering   the helper keeps the gate closed,     arm → Declined; stand_down → Answered; patience
-//!              JS has been called. Main is free,     over: main was free → Missed, the gate is opened;
+//!              JS has been called. Main is free,     over: main was free → Idle, the gate is opened;
 //!              or (an early offer) will soon be      an early one → Waiting, behind the gate
 //!   Declined   JS came, in vain. The helper is       stand_down → Answered; the helper → Waiting, behind
-//!              about to wake                         the gate
+//!              about to wake                         the gate, the second time anew
 //!   Answered   JS has had its turn, or wants none.   armed (again) → Waiting; not armed → Idle
 //!              The helper is about to open the gate
 //! ```
@@ -22,7 +19,6 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    Missed,
     Queued,
     Waiting,
     Offering,
@@ -35,6 +31,8 @@ enum Phase {
 pub struct Phases {
     phase: Phase,
     armed: bool,
+    /// An offer has passed since JS tried last: it is to try when the call that told of it arrives.
+    missed: bool,
 }
 
 /// What whoever moved has to do.
@@ -62,7 +60,7 @@ pub enum Next {
 pub enum Ended {
     /// JS has had its turn, or wants none. `next` comes: who wants the lock again queues anew.
     Answered,
-    /// JS had no luck, or did not come to an early one. The lock is to be waited for still, behind the same gate.
+    /// JS had no luck, or did not come to an early one. The lock is to be waited for still: behind the same gate, or anew.
     InVain,
     /// Nobody came, and the waiter is not this helper's any more. It rests until JS, which has been called, comes and
     /// arms it.
@@ -71,7 +69,7 @@ pub enum Ended {
 
 impl Phases {
     pub const fn new() -> Self {
-        Self { phase: Phase::Idle, armed: false }
+        Self { phase: Phase::Idle, armed: false, missed: false }
     }
 
     pub fn is_armed(self) -> bool {
@@ -80,7 +78,7 @@ impl Phases {
 
     /// Nobody serves it.
     pub fn rests(self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Missed)
+        self.phase == Phase::Idle
     }
 
     pub fn is_offering(self) -> bool {
@@ -100,12 +98,13 @@ impl Phases {
     /// JS has tried, and wants the lock still. An offer that stands is declined by it.
     pub fn arm(&mut self) -> Then {
         let then = self.want();
+        self.missed = false;
         if self.is_offering() { self.answer(Phase::Declined) } else { then }
     }
 
-    /// No helper could be had for it.
+    /// No helper could be had for it. JS is to be called: where it armed it without JavaScript's knowledge, it has to hear of that.
     pub fn not_pushed(&mut self) {
-        *self = Self::new();
+        *self = Self { missed: true, ..Self::new() };
     }
 
     /// JS wants it no more, or has it. Whether it did want it.
@@ -134,7 +133,7 @@ impl Phases {
         match self.phase {
             Phase::Answered => Ended::Answered,
             Phase::Offering if !early => {
-                *self = Self { phase: Phase::Missed, armed: false };
+                *self = Self { missed: true, ..Self::new() };
                 Ended::Missed
             }
             _ => {
@@ -144,20 +143,16 @@ impl Phases {
         }
     }
 
-    /// The call to JS has arrived: whether it tells of an offer that has passed. (If not, and none stands, JS has had it, or
+    /// The call to JS has arrived: whether an offer has passed. (If not, and none stands, JS has had it or wants none, or
     /// the helper waits on.)
     pub fn take_missed(&mut self) -> bool {
-        let missed = self.phase == Phase::Missed;
-        if missed {
-            self.phase = Phase::Idle;
-        }
-        missed
+        std::mem::take(&mut self.missed)
     }
 
     /// Before each wait, the first one too. `ended`: the environment is no more.
     pub fn next(&mut self, ended: bool, others_wait: bool) -> Next {
         if ended || !self.armed {
-            *self = Self::new();
+            *self = Self { missed: self.missed, ..Self::new() };
             return Next::Leave;
         }
         self.phase = if others_wait { Phase::Queued } else { Phase::Waiting };

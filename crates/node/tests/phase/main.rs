@@ -11,6 +11,7 @@ mod world;
 
 use std::collections::{HashMap, VecDeque};
 
+use phase::{Ended, Phases, Then};
 use world::{Helper, Js, World};
 
 impl World {
@@ -79,4 +80,23 @@ fn whatever_happens_somebody_waits_for_the_tasks() {
         }
     }
     assert!(came_from.len() > 1_000, "only {} states", came_from.len());
+}
+
+#[test]
+fn an_offer_is_missed_until_js_has_tried_or_heard_of_it() {
+    let missed = || {
+        let mut phases = Phases::new();
+        phases.want();
+        phases.next(false, false);
+        assert!(phases.offer(false));
+        assert_eq!(phases.end_offer(false), Ended::Missed);
+        phases
+    };
+    // Another task that joins the queue is no try.
+    let mut joined = missed();
+    assert_eq!(joined.want(), Then::Push);
+    assert!(joined.take_missed() && !joined.take_missed());
+    let mut tried = missed();
+    tried.arm();
+    assert!(!tried.take_missed());
 }

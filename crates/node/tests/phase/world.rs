@@ -196,7 +196,7 @@ impl World {
                                 return;
                             }
                             let stands = w.phases.is_offering();
-                            let missed = w.phases.take_missed();
+                            let missed = w.phases.take_missed() && !stands;
                             if !stands && !missed {
                                 return;
                             }
@@ -352,7 +352,8 @@ impl World {
     /// The process is at its limit: the tasks are told.
     pub fn no_thread(&self, out: &mut Vec<(&'static str, World)>) {
         if self.pooled > 0 && self.helpers == [Helper::None; 3] && self.js == Js::Runs {
-            let mut next = Self { pooled: 0, tasks: 0, noted: false, ..*self };
+            let (posted, called) = (true, true);
+            let mut next = Self { pooled: 0, tasks: 0, noted: false, posted, called, ..*self };
             next.phases.not_pushed();
             out.push(("no thread can be had", next));
         }

@@ -172,7 +172,7 @@ impl Worker {
     }
 
     /// As the binding does for `lock()`: a helper thread waits, and offers what it got. If the lock is taken all the same, it
-    /// waits on behind the same gate. Who comes too late waits for main itself.
+    /// waits on behind the same gate, once. Who comes too late waits for main itself.
     fn offered(&mut self, lock: usize) {
         const PATIENCE: Duration = Duration::from_millis(5);
         let waited = self.locks[lock];
@@ -183,6 +183,7 @@ impl Worker {
             scope.spawn(move || {
                 let queue = || waited.wait_for_turn(&mut || true, &mut || true).map(Some);
                 let mut turn = queue();
+                let mut kept = false;
                 loop {
                     turn = match turn {
                         Ok(Some(won)) => {
@@ -191,7 +192,13 @@ impl Worker {
                             if !in_vain {
                                 return won.open_gate();
                             }
-                            waited.wait_again(won, &mut || true)
+                            kept = !kept;
+                            if kept {
+                                waited.wait_again(won, &mut || true)
+                            } else {
+                                won.open_gate();
+                                queue()
+                            }
                         }
                         Ok(None) => queue(),
                         Err(refusal) => {
