@@ -14,6 +14,8 @@ const test = suite('offers')
 
 interface Native {
   takeOffers(): number[]
+  want(segment: number, id: number): boolean
+  standDown(segment: number, id: number): void
   tryLock(key: number): number | undefined
   tryFor(key: number, ms: number): number | undefined
 }
@@ -132,6 +134,64 @@ test('a thread that comes too late, and finds the lock taken, waits for it itsel
   // The holder may take its time where others want the processors: so it may try again.
   while (seen.length < 10 && !seen.includes(wanted)) seen.push(await attempt())
   assert.ok(seen.includes(wanted), seen.join('; '))
+  await isFree(place)
+})
+
+test('a thread that comes too late waits no longer than the time of its task', async () => {
+  const place = segment()
+  const { locker } = place
+  const native = nativeModule()
+  const { tryLock, tryFor } = native
+  const cell = new Int32Array(new SharedArrayBuffer(4))
+  const [late, spare] = [100 * patience, 10]
+  /** For how long it was tried, if so. */
+  const attempt = async (): Promise<number | undefined> => {
+    const holder = await holderOfFile(place)
+    let tried: number | undefined
+    native.tryLock = () => BUSY
+    native.tryFor = (key, ms) => {
+      tried = ms
+      return tryFor(key, ms)
+    }
+    try {
+      const wait = locker.lock({ timeout: late + spare }).then((guard) => guard.unlock(), () => {})
+      holder.letGo()
+      Atomics.wait(cell, 0, 0, late)
+      await wait
+      await holder.done
+    } finally {
+      Object.assign(native, { tryLock, tryFor })
+    }
+    return tried
+  }
+  let tried: number | undefined
+  // Its time may be over before that.
+  for (let attempts = 0; tried === undefined && attempts < 20; attempts++) tried = await attempt()
+  assert.ok(tried !== undefined && tried > 0 && tried <= spare, `${tried} ms`)
+  await isFree(place)
+})
+
+test('what is cut off before an offer is heard of is let go of by its call, and waited for again', async () => {
+  const place = segment()
+  const { locker, manager } = place
+  const native = nativeModule()
+  const { want } = native
+  let handle = -1
+  native.want = (segment, id) => want((handle = segment), id)
+  const holder = await holderOfFile(place)
+  const wait = locker.lock()
+  native.want = want
+  await until('it is the next one', () => isWaitedFor(manager.path, locker.id))
+  const before = offers(manager.path, locker.id)
+  holder.letGo()
+  while (offers(manager.path, locker.id) === before);
+  // As `tryLock()` would, and then the end of the stack, or of a vm's time, comes. No other call of this thread follows.
+  while (native.tryLock(handle * 2 ** 20 + locker.id) === BUSY);
+  native.standDown(handle, locker.id)
+  const guard = await wait
+  assert.is(guard.ownerDied, false)
+  guard.unlock()
+  await holder.done
   await isFree(place)
 })
 

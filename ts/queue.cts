@@ -8,8 +8,6 @@ import { BUSY, EARLY, HANDED_OVER, OWN, OWNER_DIED, STALE, STALE_SEEN, TIMED_OUT
 
 /** setTimeout takes no more: it would fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1
-/** How long an early offer may be waited for, in ms. The same stands in crates/node/src/helper.rs. */
-const EARLY_PATIENCE = 0.4
 /** Not worth a sleep, in ms. */
 const LEAST_WAIT_IN_PLACE = 0.1
 
@@ -336,10 +334,10 @@ export class LockState {
 
   /**
    * The helper has an offer: the gate is closed for our sake, and main is free, or will be soon and may be
-   * waited for (`maySleep`: that is some tenths of a ms). Or it had one, and we have come too late. True if
+   * waited for, `patience` ms. Or it had one, and we have come too late. True if
    * the lock was not to be had, and the helper is on its way again.
    */
-  offered(instead: number, maySleep: boolean): boolean {
+  offered(instead: number, patience = 0): boolean {
     if (instead === STALE) this.segment.warn()
     else if (instead !== BUSY && instead !== EARLY) {
       this.#rejectAll(refusal(this.#native, instead, this.id))
@@ -349,7 +347,7 @@ export class LockState {
       this.#standDown()
       return false
     }
-    return !this.#tryForFirst(instead === EARLY && maySleep ? EARLY_PATIENCE : 0) && this.#arm()
+    return !this.#tryForFirst(patience) && this.#arm()
   }
 
   /**

@@ -5,6 +5,8 @@ import { LockState } from './queue.cjs'
 
 /** The most that an event loop's turn may block for the sake of locks that it came too late for, in ms. */
 const LONGEST_WAIT_IN_PLACE = 20
+/** How long an early offer may be waited for, in ms. The same stands in crates/node/src/helper.rs. */
+const EARLY_PATIENCE = 0.4
 
 /** A segment as this thread has it: one object, however many managers. It lives as long as the thread. */
 export class Segment {
@@ -68,22 +70,19 @@ const pendingWaits = { pending: 0 }
 const outside = new AsyncResource('robust-lock')
 let callable = false
 let lastWaitEnded = 0
-/** What this turn of the loop has waited in place, in ms; and whether it may wait for an early offer: of these for one, or
- * each would wait for all the others'. */
+/** What this turn of the loop has waited in place, in ms. */
 let waited = 0
+/** Of early offers one a turn of the loop is waited for: with more, each would wait for all the others'. */
 let mayWait = true
-let isTurnTold = false
 
 function nextTurn(): void {
   waited = 0
   mayWait = true
-  isTurnTold = false
 }
 
-/** Node may call `wake` many times a turn of the loop; immediates are called once, after it. */
-function tellTurn(): void {
-  if (!isTurnTold) setImmediate(nextTurn).unref()
-  isTurnTold = true
+/** This turn waits. Node may call `wake` many times a turn; immediates are called once, after it. */
+function noteWait(): void {
+  if (waited === 0 && mayWait) setImmediate(nextTurn).unref()
 }
 
 /**
@@ -103,21 +102,21 @@ function wake(): void {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
     const instead = offers[i + 3] as number
     if (instead === EARLY && mayWait && early === undefined) early = state
-    else if (state?.offered(instead, false) && lateness(i) > 0) {
+    else if (state?.offered(instead) && lateness(i) > 0) {
       late.push(state)
       latest = Math.max(latest, lateness(i))
     }
   }
   if (early !== undefined) {
-    tellTurn()
+    noteWait()
     mayWait = false
-    early.offered(EARLY, true)
+    early.offered(EARLY, EARLY_PATIENCE)
   }
   let budget = Math.min(latest, LONGEST_WAIT_IN_PLACE - waited)
   for (const state of late) {
     const ms = state.waitInPlace(budget)
     if (ms > 0) {
-      tellTurn()
+      noteWait()
       budget -= ms
       waited += ms
       lastWaitEnded = now()

@@ -28,7 +28,7 @@ const LEAST_PATIENCE: Duration = Duration::from_micros(300);
 /// Who had main this soon after it had the gate gets an early offer the next time: holds are short, and
 /// the JS thread may as well wait for main itself.
 const SOON_NS: u64 = 400_000;
-/// How long an early offer stands, and how long the JS thread waits for main then. The same stands in ts/queue.cts.
+/// How long an early offer stands, and how long the JS thread waits for main then. The same stands in ts/segment.cts.
 const EARLY_PATIENCE: Duration = Duration::from_micros(400);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,8 +144,8 @@ impl Waiter {
     pub(crate) fn serve(self: &Arc<Self>) {
         let begun = monotonic_ns();
         let others_wait = || monotonic_ns() - begun > STINT_NS && POOL.has_queue();
-        // Behind which one offer of a free lock was made in vain. Only one: those who stand there would wait with this helper, for as long as
-        // others are faster than its thread.
+        // Kept after one offer of a free lock in vain. Only one: those who stand there would wait with this helper, for
+        // as long as others are faster than its thread.
         let mut gate = None;
         loop {
             if gate.is_none() {
@@ -161,14 +161,14 @@ impl Waiter {
                 }
             }
             let mut go_on = || self.is_wanted() && !others_wait();
-            let once = gate.is_none();
+            let has_kept = gate.is_some();
             let waited = match gate.take() {
                 Some(gate) => self.lock.wait_again(gate, &mut go_on),
                 None => self.lock.wait_for_turn(&mut go_on, &mut || self.offer_early()).map(Some),
             };
             match waited {
                 Ok(Some(won)) => match self.offer(false) {
-                    Ended::InVain if once && go_on() => gate = Some(won),
+                    Ended::InVain if !has_kept && go_on() => gate = Some(won),
                     ended => {
                         won.open_gate();
                         if ended == Ended::Missed {

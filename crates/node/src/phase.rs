@@ -102,7 +102,7 @@ impl Phases {
         if self.is_offering() { self.answer(Phase::Declined) } else { then }
     }
 
-    /// No helper could be had for it. JS is to be called: where it armed it without JavaScript's knowledge, it has to hear of that.
+    /// No helper could be had for it. JS is to be called: native code may have armed it, of which JS would not know.
     pub fn not_pushed(&mut self) {
         *self = Self { missed: true, ..Self::new() };
     }
@@ -125,6 +125,8 @@ impl Phases {
             return false;
         }
         self.phase = Phase::Offering;
+        // If one has passed before, this is another chance.
+        self.missed = false;
         true
     }
 

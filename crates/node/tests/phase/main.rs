@@ -96,6 +96,13 @@ fn an_offer_is_missed_until_js_has_tried_or_heard_of_it() {
     let mut joined = missed();
     assert_eq!(joined.want(), Then::Push);
     assert!(joined.take_missed() && !joined.take_missed());
+    // Nor does it outlive the next offer, whatever becomes of that.
+    let mut offered = missed();
+    offered.want();
+    offered.next(false, false);
+    assert!(offered.offer(false));
+    offered.stand_down();
+    assert!(!offered.take_missed());
     let mut tried = missed();
     tried.arm();
     assert!(!tried.take_missed());

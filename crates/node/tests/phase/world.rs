@@ -356,6 +356,10 @@ impl World {
             let mut next = Self { pooled: 0, tasks: 0, noted: false, posted, called, ..*self };
             next.phases.not_pushed();
             out.push(("no thread can be had", next));
+            // Native code had armed it: JS does not know, and its tasks wait on.
+            let mut next = Self { pooled: 0, posted, called, ..*self };
+            next.phases.not_pushed();
+            out.push(("no thread can be had, JS does not hear of it", next));
         }
     }
 
