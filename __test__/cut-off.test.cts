@@ -1,10 +1,12 @@
 // The end of the stack in the middle of a call: between the native one and the note that is taken of it, or within a hand-over.
 import * as assert from 'uvu/assert'
 import type { Guard } from 'robust-lock'
-import { open } from './fixtures/jobs.cjs'
+import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer, WorkerPeer } from './fixtures/peers.cjs'
-import { segment } from './fixtures/place.cjs'
+import { isFree, segment } from './fixtures/place.cjs'
+import { isWaitedFor } from './fixtures/segment.cjs'
 import { suite } from './fixtures/suite.cjs'
+import { until } from './fixtures/within.cjs'
 
 const test = suite('cut-off')
 
@@ -130,6 +132,55 @@ test('an unlock() at the end of the stack that throws has not handed over, and o
   )
   assert.equal(found, { cutOff: true, lies: 0 })
   assert.equal(manager.locksHeld(), [])
+})
+
+/** Today nothing that can fail follows such a release: when JS sent the helper itself, its tasks could wait for ever. */
+test('an unlock() at the end of the stack behind which tasks wait has released and sent for the lock, or neither', async () => {
+  const place = segment()
+  const { manager, options, locker: { id } } = place
+  const [own, stranger] = [new ProcessPeer(), new ProcessPeer()]
+  await Promise.all([own, stranger].map((peer) => open(peer, options)))
+  for (let size = 1; size <= 24; size++) {
+    await take(own, id)
+    // Tasks of its own wait, and somebody at the gate: so nothing is handed over.
+    own.launch(({ locker, tell }, id) => locker(id).lock().then((guard) => (guard.unlock(), tell('has had it'))), id)
+    const taken = take(stranger, id)
+    await until('somebody stands at the gate', () => isWaitedFor(manager.path, id))
+    await own.run(
+      ({ guards }, { id, size }) => {
+        const held = guards.get(id) as Guard
+        guards.delete(id)
+        // Frames of one size and another: the end comes in one instant or another.
+        const names = Array.from({ length: size }, (_, i) => `a${i}`)
+        const frame = new Function('descend', `const ${names.map((name) => `${name} = descend`).join(', ')}; descend(); return ${names.join(' === ')}`) as (descend: () => void) => void
+        let done = false
+        const descend = (): void => {
+          try {
+            frame(descend)
+          } catch (error) {
+            try {
+              if (!done) held.unlock()
+              done = true
+            } catch {
+              done = !(held as Guard & { isHeld: boolean }).isHeld
+            }
+            throw error
+          }
+        }
+        try {
+          descend()
+        } catch {
+          // The end of the stack.
+        }
+      },
+      { id, size },
+    )
+    await taken
+    await release(stranger, id)
+    // No other call of its thread follows.
+    await own.hears('has had it')
+  }
+  await isFree(place)
 })
 
 test.run()

@@ -148,7 +148,7 @@ export class LockState {
     } finally {
       // Once more from here, where it is noticed if no thread can be had. (The end of a vm's time comes
       // through without this.)
-      if (!this.isOwned && this.#first !== undefined) this.#arm()
+      this.goOn()
       if (native.results[STALE_SEEN] !== 0) {
         native.results[STALE_SEEN] = 0
         this.segment.warn()
@@ -215,7 +215,8 @@ export class LockState {
     }
     if (verdict !== undefined) throw refusal(this.#native, verdict, this.id)
     this.token = 0
-    if (this.#first !== undefined) this.#arm()
+    // The native call has sent the helper.
+    if (this.#first !== undefined) this.#armed = true
   }
 
   /**
@@ -362,6 +363,11 @@ export class LockState {
     const begun = now()
     if (!this.#tryForFirst(ms)) this.#arm()
     return now() - begun
+  }
+
+  /** Whatever has gone wrong: who waits is waited for. */
+  goOn(): void {
+    if (this.#first !== undefined && !this.isOwned) this.#arm()
   }
 
   /** After a try: an offer that stands is declined. False if that cannot be: then nobody waits any more. */

@@ -95,6 +95,17 @@ function wake(): void {
   const sinceOwnWait = now() - lastWaitEnded
   const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
   const late: LockState[] = []
+  const failures: unknown[] = []
+  /** What a signal or a listener to warnings throws must not cost this lock its helper, nor the others their offers. */
+  const attempt = <T,>(state: LockState, what: () => T): T | undefined => {
+    try {
+      return what()
+    } catch (error) {
+      failures.push(error)
+      state.goOn()
+      return undefined
+    }
+  }
   let latest = 0
   let early: LockState | undefined
   // Those that stand go first: none may run out while another lock is waited for in place.
@@ -102,7 +113,7 @@ function wake(): void {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
     const instead = offers[i + 3] as number
     if (instead === EARLY && mayWait && early === undefined) early = state
-    else if (state?.offered(instead) && lateness(i) > 0) {
+    else if (state !== undefined && attempt(state, () => state.offered(instead)) && lateness(i) > 0) {
       late.push(state)
       latest = Math.max(latest, lateness(i))
     }
@@ -110,11 +121,12 @@ function wake(): void {
   if (early !== undefined) {
     noteWait()
     mayWait = false
-    early.offered(EARLY, EARLY_PATIENCE)
+    const state = early
+    attempt(state, () => state.offered(EARLY, EARLY_PATIENCE))
   }
   let budget = Math.min(latest, LONGEST_WAIT_IN_PLACE - waited)
   for (const state of late) {
-    const ms = state.waitInPlace(budget)
+    const ms = attempt(state, () => state.waitInPlace(budget)) ?? 0
     if (ms > 0) {
       noteWait()
       budget -= ms
@@ -122,6 +134,7 @@ function wake(): void {
       lastWaitEnded = now()
     }
   }
+  if (failures.length > 0) throw failures[0]
 }
 
 /** The native module, loaded when a manager is first opened. */

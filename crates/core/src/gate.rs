@@ -114,13 +114,17 @@ pub fn forget_called(slot: &Slot) {
     slot.woken.store(0, Ordering::Relaxed);
 }
 
-/// Moves `turn` on from `seen` to the next number that names `state`.
+/// Moves `turn` on from `seen` to the next number that names `state`. Who was woken for the gate that served is passed over, too.
 fn advance(slot: &Slot, seen: u32, state: u32) -> bool {
     // Three steps reach every state; the fourth is for the end of the u32, which 3 does not divide.
     let next = (1..=4).map(|step| seen.wrapping_add(step)).find(|turn| turn % 3 == state);
-    next.is_some_and(|turn| {
+    let moved = next.is_some_and(|turn| {
         slot.turn.compare_exchange(seen, turn, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    })
+    });
+    if moved {
+        forget_called(slot);
+    }
+    moved
 }
 
 /// How long the next wait at a gate may last: doubling, and never in step with anybody else's.
@@ -304,6 +308,8 @@ pub fn wait(
             waiter.between()?;
             recover(lock.segment, gate, Effort::Full);
             match waiter.suspect(gate, turn)? {
+                // Somebody else has moved it on: what was learnt of the old gate's queue says nothing of the new one's.
+                Suspicion::None if slot.turn.load(Ordering::Relaxed) != turn => slices.restart(),
                 Suspicion::None => {}
                 Suspicion::GateOpened => mine = true,
                 Suspicion::Advanced => {

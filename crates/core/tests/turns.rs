@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use robust_lock_core::{Manager, Refusal};
+use robust_lock_core::{Manager, Refusal, monotonic_ns};
 use support::place::{Place, take};
-use support::{GATES_AT, Peer, WOKEN_AT, open, patch, read, serve, slot_at, until, watchdog};
+use support::{
+    GATES_AT, Peer, TURN_BEGAN_AT, WOKEN_AT, open, patch, read, serve, slot_at, until, watchdog,
+};
 
 /// `open PATH`, `take`.
 #[test]
@@ -281,4 +283,26 @@ fn nobody_is_waited_for_whose_turn_was_long_ago() {
     place.lock.try_in_turn().unwrap();
     place.lock.release(false).unwrap();
     assert!(!is_called(&place));
+}
+
+#[test]
+fn a_turn_that_has_not_begun_yet_is_over() {
+    let place = Place::new("not-begun");
+    let hour_from_now = monotonic_ns() + 3_600_000_000_000;
+    patch(place.segment.path(), slot_at(0) + TURN_BEGAN_AT, &hour_from_now.to_ne_bytes());
+    patch(place.segment.path(), slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
+    place.lock.try_in_turn().unwrap();
+    place.lock.release(false).unwrap();
+    assert!(!is_called(&place), "nobody's clock goes back that far");
+}
+
+#[test]
+fn who_is_passed_over_at_the_gate_is_called_no_more() {
+    let place = Place::new("passed-over");
+    place.close(0);
+    patch(place.segment.path(), slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
+    take(place.lock);
+    assert_eq!(place.turn(), 1);
+    assert!(!is_called(&place));
+    place.open(0);
 }

@@ -263,7 +263,12 @@ impl Inbox {
             let mode = sys::ThreadsafeFunctionCallMode::nonblocking;
             // SAFETY: the environment has not ended: its hook takes the function out under this
             // mutex before Node deletes it.
-            unsafe { sys::napi_call_threadsafe_function(*function, ptr::null_mut(), mode) };
+            let status =
+                unsafe { sys::napi_call_threadsafe_function(*function, ptr::null_mut(), mode) };
+            if status != sys::Status::napi_ok {
+                // The next one to post tries anew.
+                self.called.store(false, Ordering::Release);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::ptr;
 use napi::sys;
 use robust_lock_core::{Acquired, Lock, MAX_LOCKS, Refusal};
 
-use crate::{Answer, EnvState, Unless, check};
+use crate::{Answer, EnvState, Unless, check, helper};
 
 /// What JS is told, unless all is well: then it is told nothing, `undefined`, because a number costs as
 /// much as the look-up of a lock. (That a lock was acquired it sees by the word that was left of it: a call
@@ -233,12 +233,13 @@ unsafe extern "C" fn unlock(env: sys::napi_env, info: sys::napi_callback_info) -
 }
 
 /// unlockAs(key, flags): verdict. Bit 0: `dirty` stays. Bit 1: somebody waits on this thread, so pass
-/// the lock on if nobody stands at the gate; then the verdict is the new holder's.
+/// the lock on if nobody stands at the gate; then the verdict is the new holder's. If it is released instead, the helper
+/// is sent from here: JS may be cut off behind this call (the end of the stack, or of a vm's time).
 unsafe extern "C" fn unlock_as(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
-    with_lock(env, info, 2, |state, lock, _, flags| {
+    with_lock(env, info, 2, |state, lock, key, flags| {
         let flags = uint(env, flags);
         let (keep_dirty, waited_for) = (flags & 1 != 0, flags & 2 != 0);
         if waited_for && let Ok(acquired) = lock.hand_over(keep_dirty) {
@@ -247,7 +248,13 @@ unsafe extern "C" fn unlock_as(
                 if acquired.owner_died { verdict::OWNER_DIED } else { verdict::HANDED_OVER };
             return Some(verdict);
         }
-        release(state, &lock, keep_dirty)
+        let refused = release(state, &lock, keep_dirty);
+        if waited_for && refused.is_none() {
+            let (segment, id) = place_of(key);
+            // Where no helper can be had, JS is called, and finds out.
+            let _ = helper::waiter(state, segment, id).is_some_and(|waiter| waiter.arm());
+        }
+        refused
     })
 }
 
