@@ -31,13 +31,23 @@ function inside() {
   cells[0] = seen + 1
 }
 
-/** From `begin` to `end` (CLOCK_MONOTONIC) it takes the lock, holds it for so long, and pauses; all in ns. */
-export async function contend(section, isAsync, sharedCells, { begin, end, hold: holdNs, pause }) {
+/** An event loop that is late by so many ns in each turn, until the time is over. */
+function beLate(ns) {
+  block(ns)
+  if (now() < over) setImmediate(beLate, ns)
+}
+
+/**
+ * From `begin` to `end` (CLOCK_MONOTONIC) it takes the lock, holds it for so long, and pauses, while its event loop is
+ * late each time; all in ns.
+ */
+export async function contend(section, isAsync, sharedCells, { begin, end, hold: holdNs, pause, late }) {
   ;[cells, hold, over] = [sharedCells, holdNs, end - origin]
   counts = Array.from({ length: BUCKETS }, () => 0)
   ;[held, inTime, longest] = [0, 0, 0]
   const early = begin - monotonic()
   if (early > 0) block(early)
+  if (late > 0) setImmediate(beLate, late)
   while ((asked = now()) < over) {
     if (isAsync) await section(inside)
     else section(inside)

@@ -4,7 +4,8 @@
  *   gate    the same behind a gate, see gate.h
  *
  *   crew init PAGE           makes the mutexes
- *   crew contend PAGE PARENT a process of a crew, which answers lines as worker.mjs does */
+ *   crew contend PAGE PARENT a process of a crew, which answers lines as worker.mjs does; there is no event
+ *                            loop here, and so none that is late */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -91,7 +92,7 @@ int main(int count, char **arguments) {
   fflush(stdout);
   char name[16];
   double begin, end, hold, pause;
-  while (scanf(" contend %15s %lf %lf %lf %lf", name, &begin, &end, &hold, &pause) == 5)
+  while (scanf(" contend %15s %lf %lf %lf %lf %*f", name, &begin, &end, &hold, &pause) == 5)
     contend(page, strcmp(name, "plain") == 0, strcmp(name, "gate") == 0, begin, end, hold, pause);
   return 0;
 }

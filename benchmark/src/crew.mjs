@@ -108,15 +108,15 @@ export class Crew {
   }
 
   /**
-   * One slice: as many processes as there are plans contend, each by its own `{ hold, pause }` in ns. The
-   * waits are those of the first `watched` of them, the rest are figures of all.
+   * One slice: as many processes as there are plans contend, each by its own `{ hold, pause, late }` in ns. The
+   * waits are those of the first `watched` of them, `others` the p99 of the rest; what is left are figures of all.
    */
   async contend(name, plans, ms, watched = plans.length) {
     this.cells[0] = 0
     const begin = monotonic() + HEAD_START_NS
     const answers = await Promise.all(
-      plans.map(async ({ hold, pause = 0 }, i) => {
-        this.members[i].tell(`contend ${name} ${begin} ${begin + ms * 1e6} ${hold} ${pause}`)
+      plans.map(async ({ hold, pause = 0, late = 0 }, i) => {
+        this.members[i].tell(`contend ${name} ${begin} ${begin + ms * 1e6} ${hold} ${pause} ${late}`)
         const [held, inTime, longest, ...counts] = (await this.members[i].answer()).split(' ').map(Number)
         return { held, inTime, longest, counts }
       }),
@@ -124,6 +124,7 @@ export class Crew {
     const turns = answers.map(({ inTime }) => inTime)
     return {
       ...waitsOf(answers.slice(0, watched)),
+      others: watched < answers.length ? waitsOf(answers.slice(watched)).p99 : NaN,
       rate: sum(turns) / (ms / 1e3),
       /** The least served one's part of an even share. */
       least: (Math.min(...turns) * turns.length) / sum(turns),

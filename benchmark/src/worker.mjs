@@ -1,7 +1,7 @@
 // A process of a crew. It opens every peer that is here, says which, and answers lines:
-//   contend NAME BEGIN END HOLD PAUSE   → how often it held the lock, how often before the end, its
-//                                         longest wait, the histogram
-//   take NAME                           → "asking", and then when it had the lock
+//   contend NAME BEGIN END HOLD PAUSE LATE   → how often it held the lock, how often before the end,
+//                                              its longest wait, the histogram
+//   take NAME                                → "asking", and then when it had the lock
 // Times are on CLOCK_MONOTONIC, in ns.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -46,8 +46,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   const [what, name, ...numbers] = line.split(' ')
   const { section, isAsync, contend } = entrants[name]
   if (what === 'contend') {
-    const [begin, end, hold, pause] = numbers.map(Number)
-    const { held, inTime, longest, counts } = await contend(section, isAsync, cells, { begin, end, hold, pause })
+    const [begin, end, hold, pause, late] = numbers.map(Number)
+    const { held, inTime, longest, counts } = await contend(section, isAsync, cells, { begin, end, hold, pause, late })
     say(`${held} ${inTime} ${Math.round(longest)} ${counts.join(' ')}`)
   } else {
     let had

@@ -3,6 +3,7 @@
 import * as async from './async.mjs'
 import * as death from './death.mjs'
 import * as handover from './handover.mjs'
+import * as late from './late.mjs'
 import * as loop from './loop.mjs'
 import * as pairs from './pairs.mjs'
 import * as pool from './pool.mjs'
@@ -11,4 +12,4 @@ import * as segments from './segments.mjs'
 import * as startup from './startup.mjs'
 import * as victim from './victim.mjs'
 
-export const chapters = [pairs, async, pool, segments, loop, resources, startup, handover, victim, death]
+export const chapters = [pairs, async, pool, segments, loop, resources, startup, handover, victim, late, death]
