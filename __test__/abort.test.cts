@@ -27,6 +27,27 @@ const listeners = (signal: AbortSignal): number => getEventListeners(signal, 'ab
 
 const reasons: unknown[] = [undefined, null, 0, 'text', new Error('own'), { any: 'thing' }]
 
+test('a wait that is called off, or whose manager is closed, rejects within the turn of the loop', async () => {
+  const place = segment()
+  const holder = await heldElsewhere(place)
+  const second = openManager(place.options)
+  const controller = new AbortController()
+  const ends: [string, () => void, Promise<unknown>][] = [
+    ['abort', () => controller.abort(), place.locker.lock({ signal: controller.signal })],
+    ['close', () => second.close(), second.retrieveLock(place.locker.id).lock()],
+  ]
+  for (const [name, end, wait] of ends) {
+    let over = false
+    void wait.catch(() => (over = true))
+    await until('it waits', () => isWaitedFor(place.manager.path, place.locker.id))
+    end()
+    assert.is(over, false, `${name}: not at once`)
+    await turn()
+    assert.is(over, true, name)
+  }
+  await release(holder, place.locker.id)
+})
+
 test('a signal that is aborted already rejects with its reason, even if the lock is free', async () => {
   const place = segment()
   const { locker, manager } = place

@@ -85,7 +85,7 @@ export class Locker {
   /**
    * Waits for the lock without blocking the event loop. A pending wait keeps the process alive. In
    * contention the last of a wait may be spent on this thread: 0.4 ms a turn of the loop where holds are
-   * short, and where the loop is late as long as that, 20 ms at most.
+   * short, and where the loop is late as long as that, 8 ms at most.
    *
    * @throws {LockError} as a rejection: ERR_ROBUST_LOCK_TIMEOUT, ERR_ROBUST_LOCK_CLOSED (the manager
    * is closed while it waits), ERR_ROBUST_LOCK_TOO_MANY_HELD. An abort rejects with `signal.reason`.

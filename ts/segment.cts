@@ -3,8 +3,9 @@ import { now, setImmediate } from './clock.cjs'
 import { EARLY, load, type Native } from './native.cjs'
 import { LockState } from './queue.cjs'
 
-/** The most that an event loop's turn may block for the sake of locks that it came too late for, in ms. */
-const LONGEST_WAIT_IN_PLACE = 20
+/** The most that an event loop's turn may block for the sake of locks that it came too late for, in ms: waits are to delay
+ * nothing by more than 10. */
+const LONGEST_WAIT_IN_PLACE = 8
 /** How long an early offer may be waited for, in ms. The same stands in crates/node/src/helper.rs. */
 const EARLY_PATIENCE = 0.4
 
