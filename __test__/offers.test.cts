@@ -15,6 +15,8 @@ const test = suite('offers')
 
 interface Native {
   takeOffers(): number[]
+  keepAlive(on: boolean): void
+  arm(segment: number, id: number): boolean
   want(segment: number, id: number): boolean
   standDown(segment: number, id: number): void
   tryLock(key: number): number | undefined
@@ -68,6 +70,29 @@ async function earlyOffers(place: Place, ids: number[], heard: (verdict: number 
     native.tryFor = tryFor
   }
 }
+
+test('a lock() that nobody else wants asks for no helper, nor for a call of one', async () => {
+  const { locker } = segment()
+  const native = nativeModule()
+  const { want, arm, standDown, keepAlive } = native
+  const asked: string[] = []
+  native.want = (...args) => (asked.push('want'), want(...args))
+  native.arm = (...args) => (asked.push('arm'), arm(...args))
+  native.standDown = (...args) => (asked.push('standDown'), standDown(...args))
+  native.keepAlive = (on) => (asked.push('keepAlive'), keepAlive(on))
+  try {
+    for (let i = 0; i < 1_000; i++) (await locker.lock()).unlock()
+    assert.equal(asked, [])
+    // And one that waits does.
+    const guard = await locker.lock()
+    const next = locker.lock()
+    guard.unlock()
+    ;(await next).unlock()
+    assert.ok(asked.includes('keepAlive'))
+  } finally {
+    Object.assign(native, { want, arm, standDown, keepAlive })
+  }
+})
 
 test('where holds are short, a thread comes before the lock is free, and waits for it itself', async () => {
   if (patience > 1) return notRun('early offers', 'on an emulated machine no thread comes within 0.4 ms')
