@@ -70,8 +70,8 @@ export class Bench {
       const { name, base, of = first, aim } = row
       const result = { name: [name].flat(), figures: {} }
       for (const [figure, values] of Object.entries(row.figures)) result.figures[figure] = { ...summary(values), rounds: values }
+      if (row.of !== undefined || base !== undefined) result.of = of
       if (base !== undefined) {
-        result.of = of
         result.against = [base.name].flat().at(-1)
         result.ratio = ratio(row.figures[of], base.figures[of])
       }
