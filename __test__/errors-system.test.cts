@@ -8,8 +8,10 @@ import { rejects, throws } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { afterScript, allows, otherPids, unshare } from './fixtures/namespace.cjs'
 import { ProcessPeer, type Peer } from './fixtures/peers.cjs'
-import { adminWordAt, CHUNK_LOCKS, HEADER, patch, STAMP_BYTES } from './fixtures/segment.cjs'
+import { segment } from './fixtures/place.cjs'
+import { adminWordAt, CHUNK_LOCKS, HEADER, isWaitedFor, patch, STAMP_BYTES } from './fixtures/segment.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
+import { until } from './fixtures/within.cjs'
 
 const test = suite('errors, system')
 
@@ -266,6 +268,28 @@ test('a helper thread that cannot be started is NO_MEMORY, and harms nothing', a
   const waiting = take(peer, locker.id, 'async')
   guard.unlock()
   assert.is((await waiting).ownerDied, false)
+})
+
+test('a helper thread that cannot be started behind a release leaves no task waiting', async () => {
+  if (process.getuid?.() === 0) return notRun('NO_MEMORY behind a release', 'root may have any number of threads')
+  if (!allows(['prlimit'], 'NO_MEMORY behind a release')) return
+  const { manager, options, locker } = segment()
+  const [own, next] = [new ProcessPeer(), new ProcessPeer()]
+  await Promise.all([own, next].map((peer) => open(peer, options)))
+  limit(own, 'nproc', 1)
+  let fate: unknown
+  // It may be faster than the next one, and have the lock.
+  for (let tries = 0; tries < 50 && fate !== 'ERR_ROBUST_LOCK_NO_MEMORY'; tries++) {
+    await take(own, locker.id)
+    const task = own.run(({ locker }, id) => locker(id).lock().then((guard) => guard.unlock(), ({ code }) => code), locker.id)
+    const taken = take(next, locker.id)
+    await until('somebody stands at the gate', () => isWaitedFor(manager.path, locker.id))
+    await release(own, locker.id)
+    await taken
+    fate = await task
+    await release(next, locker.id)
+  }
+  assert.is(fate, 'ERR_ROBUST_LOCK_NO_MEMORY')
 })
 
 test.run()

@@ -21,8 +21,8 @@
 //!
 //! A gate that has been opened to a sleeper is free until that one has run, which may be as long as the one who opened
 //! it goes on: a woken thread is often put on the very processor of who woke it. So `woken` marks it: the turn ends in
-//! time then, too, and whoever comes to such a gate yields the processor once before he takes it. The mark falls when
-//! somebody has the gate, or after 10 ms.
+//! time then, too, and whoever comes to such a gate yields the processor once before he takes it. The mark is that of the
+//! serving gate; it falls when somebody has that, when `turn` moves on, or after 10 ms.
 //!
 //! Every wait is in slices. A wake-up can be lost (musl loses them in a kill, a frozen waiter swallows
 //! them), an owner can be lost (recovery), a caller can want to stop: all are looked at in between.
@@ -81,9 +81,13 @@ impl Won {
 }
 
 impl Gate {
+    fn serves(self) -> bool {
+        self.slot.turn.load(Ordering::Acquire) == self.turn
+    }
+
     /// The mark comes first: whoever has the gate next takes it away.
     fn open(self) {
-        if self.mutex.is_awaited() && !self.doubtful {
+        if self.mutex.is_awaited() && !self.doubtful && self.serves() {
             self.slot.woken.store(1, Ordering::Relaxed);
         }
         self.mutex.unlock();
@@ -129,14 +133,22 @@ fn advance(slot: &Slot, seen: u32, state: u32) -> bool {
 
 /// How long the next wait at a gate may last: doubling, and never in step with anybody else's.
 struct Slices {
+    turn: u32,
     next_ns: u64,
     noise: u64,
 }
 
 impl Slices {
-    fn new() -> Self {
+    fn new(turn: u32) -> Self {
         let seed = clock::monotonic_ns() ^ (u64::from(gettid()) << 32);
-        Self { next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
+        Self { turn, next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
+    }
+
+    /// Another gate serves, or none: what was learnt of the last one's queue says nothing of this one's.
+    fn come_to(&mut self, turn: u32) {
+        if self.turn != turn {
+            (self.turn, self.next_ns) = (turn, FIRST_GATE_SLICE_NS);
+        }
     }
 
     /// A slice went by, and the gate has changed hands in it, or not.
@@ -151,10 +163,6 @@ impl Slices {
         self.noise ^= self.noise >> 7;
         self.noise ^= self.noise << 17;
         self.next_ns * 3 / 4 + self.noise % (self.next_ns / 2)
-    }
-
-    fn restart(&mut self) {
-        self.next_ns = FIRST_GATE_SLICE_NS;
     }
 }
 
@@ -199,7 +207,7 @@ impl Waiter<'_> {
     /// Waits for main behind `gate`, which is this thread's. `None`: `turn` has moved on, and the
     /// gate is open again.
     fn behind(&mut self, gate: Gate) -> Result<Option<Won>, Refusal> {
-        while self.lock.slot.turn.load(Ordering::Acquire) == gate.turn {
+        while gate.serves() {
             let waited = self.main();
             match waited {
                 Ok(Some(owner_died)) => return Ok(Some(Won { owner_died, gate: Some(gate) })),
@@ -280,7 +288,7 @@ pub fn wait(
 ) -> Result<Won, Refusal> {
     let slot: &'static Slot = lock.slot;
     let mut waiter = Waiter { lock, deadline, go_on };
-    let mut slices = Slices::new();
+    let mut slices = Slices::new(slot.turn.load(Ordering::Relaxed));
     if is_open(slot) && is_called(slot) {
         // Whose time is over does not yield.
         waiter.cut(0)?;
@@ -288,6 +296,7 @@ pub fn wait(
     }
     loop {
         let turn = slot.turn.load(Ordering::Acquire);
+        slices.come_to(turn);
         let Some(gate) = serving(slot, turn) else {
             match waiter.without_gate(turn)? {
                 Some(won) => return Ok(won),
@@ -308,12 +317,9 @@ pub fn wait(
             waiter.between()?;
             recover(lock.segment, gate, Effort::Full);
             match waiter.suspect(gate, turn)? {
-                // Somebody else has moved it on: what was learnt of the old gate's queue says nothing of the new one's.
-                Suspicion::None if slot.turn.load(Ordering::Relaxed) != turn => slices.restart(),
                 Suspicion::None => {}
                 Suspicion::GateOpened => mine = true,
                 Suspicion::Advanced => {
-                    slices.restart();
                     if matches!(goal, Goal::Own)
                         && let MutexLock::Got { owner_died } = slot.main.try_lock()
                     {
@@ -323,8 +329,10 @@ pub fn wait(
             }
         }
         if mine {
-            forget_called(slot);
             let gate = Gate { slot, mutex: gate, turn, doubtful };
+            if gate.serves() {
+                forget_called(slot);
+            }
             if let Goal::Offer(early) = &mut goal
                 && !early()
             {

@@ -209,7 +209,7 @@ impl Thread {
             let next_began = slot.turn_began.load(Ordering::Relaxed);
             slot.token.load(Ordering::Relaxed) == last.token.wrapping_add(1)
                 && next_began.saturating_sub(last.began) >= LONG_HOLD_NS
-                && clock::monotonic_ns() <= next_began.saturating_add(LONG_HOLD_NS)
+                && since(next_began) <= LONG_HOLD_NS
         })
     }
 }

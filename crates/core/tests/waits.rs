@@ -7,11 +7,13 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use robust_lock_core::Refusal;
 use support::place::{Place, gate_owner, take};
-use support::{GATES_AT, Peer, TURN_AT, open, patch, read, serve, slot_at, until};
+use support::{GATES_AT, Peer, TURN_AT, WOKEN_AT, open, patch, read, serve, slot_at, until};
 
 /// `open PATH`; `retrieve PATH ID`.
 #[test]
@@ -170,6 +172,60 @@ fn whose_offer_was_in_vain_waits_on_behind_the_same_gate() {
         lock.release(false).unwrap();
         assert_eq!(helper.join().unwrap(), (true, holder, true, 0));
     });
+}
+
+/// Somebody waits at a gate that serves no more, and has it then. How soon he looks at the one that serves now, and what
+/// became of its mark. None: he had looked before he had the old one.
+fn who_comes_to_another_gate(mark: u32) -> Option<(Duration, u32)> {
+    let place = Place::new("another-gate");
+    let (lock, path) = (place.lock, place.segment.path());
+    let (leave, stop, looks) =
+        (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(Vec::new()));
+    let looked = || looks.lock().unwrap().len();
+    // So that nobody suspects the gate's holder.
+    lock.try_acquire().unwrap();
+    place.close(1);
+    let seen = std::thread::scope(|scope| {
+        let holder = scope.spawn(|| {
+            let go_on = &mut || !leave.load(Ordering::Acquire);
+            assert!(lock.wait_for_turn(go_on, &mut || true).is_err());
+            Instant::now()
+        });
+        until("it has the gate", || place.gate_owner(0) != 0);
+        scope.spawn(|| {
+            let waited = lock.acquire(None, &mut || {
+                looks.lock().unwrap().push(Instant::now());
+                !stop.load(Ordering::Acquire)
+            });
+            assert_eq!(waited.err(), Some(Refusal::Stopped));
+        });
+        until("its slices have grown to 0.3 s at least", || looked() >= 3);
+        let before = looked();
+        patch(path, slot_at(0) + WOKEN_AT, &mark.to_ne_bytes());
+        patch(path, slot_at(0) + TURN_AT, &1_u32.to_ne_bytes());
+        leave.store(true, Ordering::Release);
+        let left = holder.join().unwrap();
+        until("it looks", || looked() > before);
+        stop.store(true, Ordering::Release);
+        let look = looks.lock().unwrap()[before];
+        let mark = u32::from_ne_bytes(read(path, slot_at(0) + WOKEN_AT));
+        look.checked_duration_since(left).map(|after| (after, mark))
+    });
+    lock.release(false).unwrap();
+    place.open(1);
+    seen
+}
+
+#[test]
+fn who_comes_to_another_gate_looks_soon_and_leaves_its_mark_alone() {
+    for mark in [0, 1] {
+        until("it looks at once, as in 62 ms", || {
+            who_comes_to_another_gate(mark).is_some_and(|(after, left)| {
+                assert_eq!(left, mark);
+                after < Duration::from_millis(250)
+            })
+        });
+    }
 }
 
 #[test]

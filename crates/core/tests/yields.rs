@@ -1,5 +1,5 @@
-//! When the processor is left to those who were woken for a lock: each call of sched_yield(2) is counted. That they
-//! run then is the kernel's part.
+//! When the processor is left to those who were woken for a lock: each call of sched_yield(2) is counted, and each nap.
+//! That they run then is the kernel's part.
 #![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -17,6 +17,8 @@ use support::{TURN_BEGAN_AT, WOKEN_AT, open, patch, read, serve, slot_at, watchd
 const GIVE_WAY: Duration = Duration::from_micros(600);
 /// The turn's length as long as nobody is asleep at main.
 const TURN: Duration = Duration::from_millis(1);
+/// From which time on a hold is a long one.
+const LONG_HOLD: Duration = Duration::from_millis(8);
 
 /// `open PATH`.
 #[test]
@@ -29,6 +31,7 @@ fn child_entry() {
 
 thread_local! {
     static YIELDS: Cell<u32> = const { Cell::new(0) };
+    static NAPS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// In the place of libc's: the linker takes what the program itself has.
@@ -39,11 +42,46 @@ extern "C" fn sched_yield() -> i32 {
     unsafe { libc::syscall(libc::SYS_sched_yield) as i32 }
 }
 
+/// As above: what the standard library sleeps with, nowadays and before.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_nanosleep(
+    clock: libc::clockid_t,
+    flags: libc::c_int,
+    time: *const libc::timespec,
+    left: *mut libc::timespec,
+) -> libc::c_int {
+    NAPS.set(NAPS.get() + 1);
+    // SAFETY: the caller's arguments, which are the system call's.
+    match unsafe { libc::syscall(libc::SYS_clock_nanosleep, clock, flags, time, left) } {
+        0 => 0,
+        _ => nix::errno::Errno::last_raw(),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nanosleep(
+    time: *const libc::timespec,
+    left: *mut libc::timespec,
+) -> libc::c_int {
+    NAPS.set(NAPS.get() + 1);
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_nanosleep, time, left) as libc::c_int }
+}
+
 /// What `act` gives, and how often it has yielded.
 fn counted<R>(act: impl FnOnce() -> R) -> (R, u32) {
     let before = YIELDS.get();
     let given = act();
     (given, YIELDS.get() - before)
+}
+
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(now).as_nanos() as u64
+}
+
+fn patch_turn_began(path: &Path, ns: u64) {
+    patch(path, slot_at(0) + TURN_BEGAN_AT, &ns.to_ne_bytes());
 }
 
 /// A turn of this thread's, past a closed gate, which began after the first instant and before the second.
@@ -58,13 +96,13 @@ fn turn(lock: Lock) -> (Instant, Instant) {
 #[test]
 fn they_are_counted() {
     assert_eq!(counted(std::thread::yield_now), ((), 1));
+    std::thread::sleep(Duration::from_micros(1));
+    assert_eq!(NAPS.get(), 1);
 }
 
 /// Somebody has been woken for the gate, as it seems, and the turn that goes on begins now. For 10 ms that is believed.
 fn call(path: &Path) {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    let began = Duration::from(now).as_nanos() as u64;
-    patch(path, slot_at(0) + TURN_BEGAN_AT, &began.to_ne_bytes());
+    patch_turn_began(path, monotonic_ns());
     patch(path, slot_at(0) + WOKEN_AT, &1u32.to_ne_bytes());
 }
 
@@ -172,5 +210,35 @@ fn who_comes_back_lets_the_one_run_who_was_asleep_at_main() {
     while begun.elapsed() < Duration::from_micros(200) {}
     lock.release(false).unwrap();
     assert_eq!(counted(|| lock.try_in_turn().err()), (Some(Refusal::Busy), 1));
+    place.open(0);
+}
+
+/// How often a thread naps that comes back after a long hold of its own, when the next one's has begun then.
+fn naps(place: &Place, next_began: impl FnOnce() -> u64) -> u32 {
+    let lock = place.lock;
+    let (_, after) = turn(lock);
+    while after.elapsed() < LONG_HOLD {}
+    std::thread::scope(|scope| scope.spawn(|| turn(lock)).join().unwrap());
+    patch_turn_began(place.segment.path(), next_began());
+    let before = NAPS.get();
+    lock.acquire(Some(0.0), &mut || true).unwrap();
+    lock.release(false).unwrap();
+    NAPS.get() - before
+}
+
+#[test]
+fn after_a_long_hold_a_thread_naps_once_but_not_for_a_turn_that_has_yet_to_begin() {
+    let place = Place::new("nap");
+    place.close(0);
+    let begun = Instant::now();
+    // Who gets no processor for 8 ms comes too late to nap.
+    loop {
+        assert!(begun.elapsed() < watchdog(), "nobody naps");
+        match naps(&place, monotonic_ns) {
+            0 => {}
+            naps => break assert_eq!(naps, 1),
+        }
+    }
+    assert_eq!(naps(&place, || monotonic_ns() + 3_600_000_000_000), 0);
     place.open(0);
 }

@@ -112,7 +112,11 @@ impl Waiter {
             Then::Wake => self.changed.notify_all(),
             Then::Push => {
                 if !POOL.push(Arc::clone(self)) {
-                    locked(&self.state).phases.not_pushed();
+                    let mut state = locked(&self.state);
+                    state.phases.not_pushed();
+                    // JS is not late for it yet.
+                    state.offered_ns = monotonic_ns();
+                    drop(state);
                     self.inbox.post(Arc::clone(self));
                     return false;
                 }
@@ -262,13 +266,9 @@ impl Inbox {
         if let Some(Caller(function)) = &*locked(&self.caller) {
             let mode = sys::ThreadsafeFunctionCallMode::nonblocking;
             // SAFETY: the environment has not ended: its hook takes the function out under this
-            // mutex before Node deletes it.
-            let status =
-                unsafe { sys::napi_call_threadsafe_function(*function, ptr::null_mut(), mode) };
-            if status != sys::Status::napi_ok {
-                // The next one to post tries anew.
-                self.called.store(false, Ordering::Release);
-            }
+            // mutex before Node deletes it. (The queue has no limit, so this fails only if that is about to
+            // happen; and then `called` stays, as it must not be called again.)
+            unsafe { sys::napi_call_threadsafe_function(*function, ptr::null_mut(), mode) };
         }
     }
 
