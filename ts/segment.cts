@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import { now, setImmediate } from './clock.cjs'
+import { nextTick, now, setImmediate } from './clock.cjs'
 import { EARLY, load, type Native } from './native.cjs'
 import { LockState } from './queue.cjs'
 
@@ -47,18 +47,23 @@ export class Segment {
     const [id, tid = 0] = this.native.suspicion(this.handle) ?? []
     if (tid !== this.#warnedOf) {
       this.#warnedOf = tid
-      process.emitWarning(
+      emitWarning(
+        'ERR_ROBUST_LOCK_LOST_OWNER',
         `Lock ${id} of ${this.path} names thread ${tid} as its owner, which does not seem to be so: the owner has died without the kernel's release, and its number has been given again. That cannot be proven, so the lock is left as it is until that thread ends (ps -L -p shows its process).`,
-        { type: 'RobustLockWarning', code: 'ERR_ROBUST_LOCK_LOST_OWNER' },
       )
     }
     if (this.#warnedStale || (trouble & 1) === 0) return
     this.#warnedStale = true
-    process.emitWarning(
+    emitWarning(
+      'ERR_ROBUST_LOCK_STALE_SEGMENT',
       `The segment ${this.path} has been deleted while it is in use (systemd-logind does so at logout, unless RemoveIPC=no). Processes that start now make another one, and do not exclude this one.`,
-      { type: 'RobustLockWarning', code: 'ERR_ROBUST_LOCK_STALE_SEGMENT' },
     )
   }
+}
+
+/** Not from within a call: a program may have put a function of its own there, and what that throws must cost nobody a lock. */
+function emitWarning(code: string, message: string): void {
+  nextTick(() => process.emitWarning(message, { type: 'RobustLockWarning', code }))
 }
 
 /** By handle. A Worker has its own copy of this module, as it has its own handles. */
@@ -96,17 +101,6 @@ function wake(): void {
   const sinceOwnWait = now() - lastWaitEnded
   const lateness = (i: number): number => Math.min(offers[i + 2] as number, sinceOwnWait)
   const late: LockState[] = []
-  const failures: unknown[] = []
-  /** What a signal or a listener to warnings throws must not cost this lock its helper, nor the others their offers. */
-  const attempt = <T,>(state: LockState, what: () => T): T | undefined => {
-    try {
-      return what()
-    } catch (error) {
-      failures.push(error)
-      state.goOn()
-      return undefined
-    }
-  }
   let latest = 0
   let early: LockState | undefined
   // Those that stand go first: none may run out while another lock is waited for in place.
@@ -114,7 +108,7 @@ function wake(): void {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
     const instead = offers[i + 3] as number
     if (instead === EARLY && mayWait && early === undefined) early = state
-    else if (state !== undefined && attempt(state, () => state.offered(instead)) && lateness(i) > 0) {
+    else if (state?.offered(instead) === true && lateness(i) > 0) {
       late.push(state)
       latest = Math.max(latest, lateness(i))
     }
@@ -122,12 +116,11 @@ function wake(): void {
   if (early !== undefined) {
     noteWait()
     mayWait = false
-    const state = early
-    attempt(state, () => state.offered(EARLY, EARLY_PATIENCE))
+    early.offered(EARLY, EARLY_PATIENCE)
   }
   let budget = Math.min(latest, LONGEST_WAIT_IN_PLACE - waited)
   for (const state of late) {
-    const ms = attempt(state, () => state.waitInPlace(budget)) ?? 0
+    const ms = state.waitInPlace(budget)
     if (ms > 0) {
       noteWait()
       budget -= ms
@@ -135,7 +128,6 @@ function wake(): void {
       lastWaitEnded = now()
     }
   }
-  if (failures.length > 0) throw failures[0]
 }
 
 /** The native module, loaded when a manager is first opened. */
