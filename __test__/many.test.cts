@@ -79,14 +79,19 @@ test('100,000 waits are called off or granted at random, and nothing is left', a
   await callOff(lockers, 2_000)
   const before = belongings()
   const grown: number[] = []
+  const all = { granted: 0, aborted: 0, timedOut: 0 }
   for (let quarter = 0; quarter < 4; quarter++) {
     const bytes = heapBytes()
     const { granted, aborted, timedOut, listeners } = await callOff(lockers, 25_000)
     assert.is(granted + aborted + timedOut, 25_000)
-    assert.ok(granted > 0 && aborted > 0 && timedOut > 0)
     assert.is(listeners, 0)
     grown.push(heapBytes() - bytes)
+    all.granted += granted
+    all.aborted += aborted
+    all.timedOut += timedOut
   }
+  // In one quarter, which may take 0.1 s, the holder may not have come at all: then nobody's time is over.
+  assert.ok(Math.min(...Object.values(all)) > 0, JSON.stringify(all))
   // What the waits leave, each quarter leaves; what the engine makes of the code, and when, is another matter.
   assert.ok(Math.min(...grown) < 2.5e5, `${grown.join(' and ')} bytes more: 10 for each wait`)
   assert.equal(belongings(), before)
