@@ -4,13 +4,12 @@ import { chmodSync, chownSync, existsSync, linkSync, mkdirSync, readFileSync, re
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
 import { openManager } from 'robust-lock'
 import { rejects, throws, type Coded } from './fixtures/expect.cjs'
 import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
-import { adminWordAt, CHUNK_LOCKS, copySegment, HEADER, isWaitedFor, patch, STAMP_BYTES, wordAt } from './fixtures/segment.cjs'
+import { adminWordAt, CHUNK_LOCKS, copySegment, HEADER, patch, STAMP_BYTES, wordAt } from './fixtures/segment.cjs'
 import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
 import { until } from './fixtures/within.cjs'
 
@@ -263,97 +262,6 @@ test('NOT_TMPFS', () => {
   } finally {
     rmSync(path, { force: true })
   }
-})
-
-interface Warning extends Error {
-  code?: string
-}
-
-/** The warnings that come while `provoke` runs. */
-async function warningsOf(provoke: () => unknown): Promise<Warning[]> {
-  const warnings: Warning[] = []
-  const keep = (warning: Warning): unknown => warnings.push(warning)
-  process.on('warning', keep)
-  try {
-    await provoke()
-    await turn()
-  } finally {
-    process.off('warning', keep)
-  }
-  return warnings
-}
-
-const STALE = 'ERR_ROBUST_LOCK_STALE_SEGMENT'
-
-for (const provoke of ['allocateLock', 'retrieveLock', 'allocateAndRetrieveLock', 'free', 'freeAllLocks', 'open']) {
-  test(`STALE_SEGMENT: a warning, once, when the file is deleted under running processes (${provoke})`, async () => {
-    const manager = openManager({ name: unique() })
-    const locker = manager.allocateLock()
-    rmSync(manager.path)
-    const act: Record<string, () => unknown> = {
-      allocateLock: () => manager.allocateLock(),
-      retrieveLock: () => manager.retrieveLock(0),
-      allocateAndRetrieveLock: () => manager.allocateAndRetrieveLock(7),
-      free: () => locker.free(),
-      freeAllLocks: () => manager.freeAllLocks(),
-      open: () => openManager({ name: unique() }),
-    }
-    // They go on with theirs: no call fails.
-    const warnings = await warningsOf(async () => {
-      let warned = false
-      process.once('warning', () => (warned = true))
-      act[provoke]?.()
-      await turn()
-      assert.ok(warned, `${provoke} warns`)
-      manager.allocateLock()
-      manager.retrieveLock(3).lockSync().unlock()
-    })
-    assert.equal(warnings.map(({ code }) => code), [STALE], provoke)
-    assert.match(warnings[0]?.message as string, manager.path)
-    assert.is(warnings[0]?.name, 'RobustLockWarning')
-  })
-}
-
-for (const how of ['lock', 'lockSync'] as const) {
-  test(`STALE_SEGMENT: seen by a ${how}() that waits`, async () => {
-    const options = { name: unique() }
-    const manager = openManager(options)
-    const locker = manager.allocateLock()
-    const peer = new ProcessPeer()
-    await open(peer, options)
-    await take(peer, locker.id)
-    const warnings = await warningsOf(async () => {
-      rmSync(manager.path)
-      if (how === 'lockSync') {
-        throws(() => locker.lockSync({ timeout: 700 }), 'ERR_ROBUST_LOCK_TIMEOUT')
-        await release(peer, locker.id)
-        return locker.lockSync().unlock()
-      }
-      let warned = false
-      process.once('warning', () => (warned = true))
-      const waiting = locker.lock()
-      await until('the warning comes while it waits', () => warned)
-      await release(peer, locker.id)
-      ;(await waiting).unlock()
-    })
-    assert.equal(warnings.map(({ code }) => code), [STALE])
-  })
-}
-
-test('a segment that is made anew beside a deleted one is another', async () => {
-  const options = { name: unique() }
-  const old = openManager(options)
-  const guard = old.allocateLock().lockSync()
-  rmSync(old.path)
-  await warningsOf(async () => {
-    const manager = openManager(options)
-    assert.is(manager.created, true)
-    const other = manager.allocateAndRetrieveLock(0).lockSync()
-    assert.ok(other.token > guard.token)
-    other.unlock()
-    assert.is(isWaitedFor(manager.path, 0), false)
-  })
-  guard.unlock()
 })
 
 test('a refusal leaves no descriptor, thread or mapping behind', async () => {

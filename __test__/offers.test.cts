@@ -1,6 +1,5 @@
 // What a thread does with its helpers' offers: early ones, for which it is called before the lock is free, and those that
 // it comes too late for.
-import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import * as assert from 'uvu/assert'
@@ -8,7 +7,7 @@ import { open, release, take } from './fixtures/jobs.cjs'
 import { ProcessPeer } from './fixtures/peers.cjs'
 import { heldElsewhere, holderOfFile, isFree, segment, type Place } from './fixtures/place.cjs'
 import { isGateAwaited, isWaitedFor, offers } from './fixtures/segment.cjs'
-import { folder, notRun, suite, unique } from './fixtures/suite.cjs'
+import { notRun, suite } from './fixtures/suite.cjs'
 import { patience, until } from './fixtures/within.cjs'
 
 const test = suite('offers')
@@ -181,10 +180,11 @@ test('a thread that comes too late waits no longer than the time of its task', a
       tried = ms
       return tryFor(key, ms)
     }
+    const begun = performance.now()
     try {
       const wait = locker.lock({ timeout: late + spare }).then((guard) => guard.unlock(), () => {})
       holder.letGo()
-      Atomics.wait(cell, 0, 0, late)
+      Atomics.wait(cell, 0, 0, Math.max(0, late + begun - performance.now()))
       await wait
       await holder.done
     } finally {
@@ -284,48 +284,37 @@ test('what is cut off before an offer is heard of is let go of by its call, and 
   await isFree(place)
 })
 
-test('what becomes of a warning costs no lock its offer', async () => {
-  const { manager, options, locker } = segment()
-  const ids = [locker.id, manager.allocateLock().id]
-  const [own, holder] = [new ProcessPeer(), new ProcessPeer()]
-  await Promise.all([own, holder].map((peer) => open(peer, options)))
-  for (const id of ids) await take(holder, id)
-  const [deleted, seen] = [join(folder, unique()), join(folder, unique())]
-  const letGo = holder.run(
-    ({ fs, guards, tell }, seen) => {
-      tell('looks for the file')
-      while (!fs.existsSync(seen));
-      for (const guard of guards.values()) guard.unlock()
-      guards.clear()
+test('who takes the lock while a signal is asked, as an offer comes, sends no helper for it', async () => {
+  const place = segment()
+  const { locker } = place
+  const native = nativeModule()
+  const { arm } = native
+  const holder = await heldElsewhere(place)
+  let asks = false
+  let guard: ReturnType<typeof locker.tryLock>
+  const signal = {
+    get aborted(): boolean {
+      if (asks) guard ??= locker.tryLock()
+      return false
     },
-    seen,
-  )
-  const had = own.run(
-    async ({ fs, locker, tell }, { ids, deleted, seen, ms }) => {
-      const thrown: string[] = []
-      process.on('uncaughtException', ({ message }) => thrown.push(message))
-      process.emitWarning = (warning: string | Error) => {
-        throw new Error(String(warning).replace(/.* has been (deleted) .*/, '$1'))
-      }
-      const waits = ids.map(async (id) => (await locker(id).lock()).unlock())
-      tell('waits')
-      while (!fs.existsSync(deleted));
-      // Longer than a slice: its helpers see it. Then their offers come and pass, and all of it is told in one call.
-      const cell = new Int32Array(new SharedArrayBuffer(4))
-      Atomics.wait(cell, 0, 0, ms)
-      fs.writeFileSync(seen, '')
-      Atomics.wait(cell, 0, 0, ms)
-      await Promise.all(waits)
-      return thrown
-    },
-    { ids, deleted, seen, ms: 1_000 * patience },
-  )
-  await Promise.all([own.hears('waits'), holder.hears('looks for the file')])
-  await Promise.all(ids.map((id) => until('its helper stands at the gate', () => isWaitedFor(manager.path, id))))
-  rmSync(manager.path)
-  writeFileSync(deleted, '')
-  assert.equal(await had, ['deleted'])
-  await letGo
+    addEventListener(): void {},
+    removeEventListener(): void {},
+  } as unknown as AbortSignal
+  let arms = 0
+  native.arm = (...args) => (arms++, arm(...args))
+  try {
+    const wait = locker.lock({ signal })
+    asks = true
+    await release(holder, locker.id)
+    await until('an offer comes, and it is asked', () => guard !== undefined)
+    await turn()
+    assert.is(arms, 0)
+    guard?.unlock()
+    ;(await wait).unlock()
+  } finally {
+    native.arm = arm
+  }
+  await isFree(place)
 })
 
 /** Whether this thread has the lock before one that stands behind its helper, if so many of its tries are in vain; undefined

@@ -348,7 +348,8 @@ export class LockState {
       this.#standDown()
       return false
     }
-    return !this.#tryForFirst(patience) && this.#arm()
+    // A signal's own code may have taken it.
+    return !this.#tryForFirst(patience) && !this.isOwned && this.#arm()
   }
 
   /**
@@ -361,7 +362,7 @@ export class LockState {
     const ms = Math.min(patience, this.#first.left)
     if (ms < LEAST_WAIT_IN_PLACE) return 0
     const begun = now()
-    if (!this.#tryForFirst(ms)) this.#arm()
+    if (!this.#tryForFirst(ms)) this.goOn()
     return now() - begun
   }
 

@@ -42,28 +42,38 @@ export class Segment {
 
   /** Tells once what is wrong: the segment's file is gone from under us, or an owner seems to be lost. */
   warn(): void {
+    try {
+      this.#warn()
+    } catch {
+      // The end of the stack: the next call tells. That must not cost this one what it has just been given.
+    }
+  }
+
+  #warn(): void {
     const trouble = this.native.trouble(this.handle)
     if (trouble === 0) return
     const [id, tid = 0] = this.native.suspicion(this.handle) ?? []
     if (tid !== this.#warnedOf) {
-      this.#warnedOf = tid
       emitWarning(
         'ERR_ROBUST_LOCK_LOST_OWNER',
         `Lock ${id} of ${this.path} names thread ${tid} as its owner, which does not seem to be so: the owner has died without the kernel's release, and its number has been given again. That cannot be proven, so the lock is left as it is until that thread ends (ps -L -p shows its process).`,
       )
+      this.#warnedOf = tid
     }
     if (this.#warnedStale || (trouble & 1) === 0) return
-    this.#warnedStale = true
     emitWarning(
       'ERR_ROBUST_LOCK_STALE_SEGMENT',
       `The segment ${this.path} has been deleted while it is in use (systemd-logind does so at logout, unless RemoveIPC=no). Processes that start now make another one, and do not exclude this one.`,
     )
+    this.#warnedStale = true
   }
 }
 
 /** Not from within a call: a program may have put a function of its own there, and what that throws must cost nobody a lock. */
 function emitWarning(code: string, message: string): void {
-  nextTick(() => process.emitWarning(message, { type: 'RobustLockWarning', code }))
+  // Made here: so its stack is that of the call.
+  const warning = Object.assign(new Error(message), { name: 'RobustLockWarning', code })
+  nextTick(() => process.emitWarning(warning))
 }
 
 /** By handle. A Worker has its own copy of this module, as it has its own handles. */

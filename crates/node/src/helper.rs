@@ -114,8 +114,8 @@ impl Waiter {
                 if !POOL.push(Arc::clone(self)) {
                     let mut state = locked(&self.state);
                     state.phases.not_pushed();
-                    // JS is not late for it yet.
-                    state.offered_ns = monotonic_ns();
+                    // There was none, so JS is not late for it.
+                    state.offered_ns = u64::MAX;
                     drop(state);
                     self.inbox.post(Arc::clone(self));
                     return false;
