@@ -133,22 +133,14 @@ fn advance(slot: &Slot, seen: u32, state: u32) -> bool {
 
 /// How long the next wait at a gate may last: doubling, and never in step with anybody else's.
 struct Slices {
-    turn: u32,
     next_ns: u64,
     noise: u64,
 }
 
 impl Slices {
-    fn new(turn: u32) -> Self {
+    fn new() -> Self {
         let seed = clock::monotonic_ns() ^ (u64::from(gettid()) << 32);
-        Self { turn, next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
-    }
-
-    /// Another gate serves, or none: what was learnt of the last one's queue says nothing of this one's.
-    fn come_to(&mut self, turn: u32) {
-        if self.turn != turn {
-            (self.turn, self.next_ns) = (turn, FIRST_GATE_SLICE_NS);
-        }
+        Self { next_ns: FIRST_GATE_SLICE_NS, noise: seed | 1 }
     }
 
     /// A slice went by, and the gate has changed hands in it, or not.
@@ -163,6 +155,10 @@ impl Slices {
         self.noise ^= self.noise >> 7;
         self.noise ^= self.noise << 17;
         self.next_ns * 3 / 4 + self.noise % (self.next_ns / 2)
+    }
+
+    fn restart(&mut self) {
+        self.next_ns = FIRST_GATE_SLICE_NS;
     }
 }
 
@@ -288,7 +284,7 @@ pub fn wait(
 ) -> Result<Won, Refusal> {
     let slot: &'static Slot = lock.slot;
     let mut waiter = Waiter { lock, deadline, go_on };
-    let mut slices = Slices::new(slot.turn.load(Ordering::Relaxed));
+    let mut slices = Slices::new();
     if is_open(slot) && is_called(slot) {
         // Whose time is over does not yield.
         waiter.cut(0)?;
@@ -296,7 +292,6 @@ pub fn wait(
     }
     loop {
         let turn = slot.turn.load(Ordering::Acquire);
-        slices.come_to(turn);
         let Some(gate) = serving(slot, turn) else {
             match waiter.without_gate(turn)? {
                 Some(won) => return Ok(won),
@@ -317,9 +312,13 @@ pub fn wait(
             waiter.between()?;
             recover(lock.segment, gate, Effort::Full);
             match waiter.suspect(gate, turn)? {
+                // Somebody else has moved it on: what was learnt of the old gate's queue says nothing of the new one's.
+                // (Who had the old gate keeps his slices: he has waited long enough, and would lose his place often.)
+                Suspicion::None if slot.turn.load(Ordering::Relaxed) != turn => slices.restart(),
                 Suspicion::None => {}
                 Suspicion::GateOpened => mine = true,
                 Suspicion::Advanced => {
+                    slices.restart();
                     if matches!(goal, Goal::Own)
                         && let MutexLock::Got { owner_died } = slot.main.try_lock()
                     {

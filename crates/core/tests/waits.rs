@@ -174,24 +174,12 @@ fn whose_offer_was_in_vain_waits_on_behind_the_same_gate() {
     });
 }
 
-/// Somebody waits at a gate that serves no more, and has it then. How soon he looks at the one that serves now, and what
-/// became of its mark. None: he had looked before he had the old one.
-fn who_comes_to_another_gate(mark: u32) -> Option<(Duration, u32)> {
-    let place = Place::new("another-gate");
-    let (lock, path) = (place.lock, place.segment.path());
-    let (leave, stop, looks) =
-        (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(Vec::new()));
-    let looked = || looks.lock().unwrap().len();
-    // So that nobody suspects the gate's holder.
-    lock.try_acquire().unwrap();
+/// Another thread waits at the first gate, which somebody has, and its slices have grown to 0.3 s at least; the second gate is
+/// closed. What `act` gives, which is told when that thread has looked up.
+fn beside_a_waiter<R>(place: &Place, act: impl FnOnce(&dyn Fn() -> Vec<Instant>) -> R) -> R {
+    let (lock, stop, looks) = (place.lock, AtomicBool::new(false), Mutex::new(Vec::new()));
     place.close(1);
-    let seen = std::thread::scope(|scope| {
-        let holder = scope.spawn(|| {
-            let go_on = &mut || !leave.load(Ordering::Acquire);
-            assert!(lock.wait_for_turn(go_on, &mut || true).is_err());
-            Instant::now()
-        });
-        until("it has the gate", || place.gate_owner(0) != 0);
+    let given = std::thread::scope(|scope| {
         scope.spawn(|| {
             let waited = lock.acquire(None, &mut || {
                 looks.lock().unwrap().push(Instant::now());
@@ -199,30 +187,70 @@ fn who_comes_to_another_gate(mark: u32) -> Option<(Duration, u32)> {
             });
             assert_eq!(waited.err(), Some(Refusal::Stopped));
         });
-        until("its slices have grown to 0.3 s at least", || looked() >= 3);
-        let before = looked();
-        patch(path, slot_at(0) + WOKEN_AT, &mark.to_ne_bytes());
-        patch(path, slot_at(0) + TURN_AT, &1_u32.to_ne_bytes());
-        leave.store(true, Ordering::Release);
-        let left = holder.join().unwrap();
-        until("it looks", || looked() > before);
+        let looks = || looks.lock().unwrap().clone();
+        until("its slices have grown", || looks().len() >= 3);
+        let given = act(&looks);
         stop.store(true, Ordering::Release);
-        let look = looks.lock().unwrap()[before];
-        let mark = u32::from_ne_bytes(read(path, slot_at(0) + WOKEN_AT));
-        look.checked_duration_since(left).map(|after| (after, mark))
+        given
+    });
+    place.open(1);
+    given
+}
+
+#[test]
+fn who_comes_to_another_gate_looks_soon() {
+    until("it looks in 62 ms", || {
+        let place = Place::new("another-gate");
+        // So that nobody suspects the gate's holder.
+        place.lock.try_acquire().unwrap();
+        place.close(0);
+        let soon = beside_a_waiter(&place, |looks| {
+            let before = looks().len();
+            patch(place.segment.path(), slot_at(0) + TURN_AT, &1_u32.to_ne_bytes());
+            until("it looks, and once more", || looks().len() >= before + 2);
+            looks()[before + 1] - looks()[before]
+        });
+        place.open(0);
+        place.lock.release(false).unwrap();
+        soon < Duration::from_millis(250)
+    });
+}
+
+/// Whether the mark stays as it is when the first gate, which serves no more, is opened to one who sleeps there. None: that one
+/// has looked up before.
+fn leaves_alone(mark: u32) -> Option<bool> {
+    let place = Place::new("old-gate");
+    let (lock, path, leave) = (place.lock, place.segment.path(), AtomicBool::new(false));
+    lock.try_acquire().unwrap();
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let go_on = &mut || !leave.load(Ordering::Acquire);
+            assert!(lock.wait_for_turn(go_on, &mut || true).is_err());
+        });
+        until("somebody has the gate", || place.gate_owner(0) != 0);
+        beside_a_waiter(&place, |looks| {
+            let before = looks().len();
+            patch(path, slot_at(0) + WOKEN_AT, &mark.to_ne_bytes());
+            patch(path, slot_at(0) + TURN_AT, &1_u32.to_ne_bytes());
+            leave.store(true, Ordering::Release);
+            until("it is opened", || place.gate_owner(0) == 0);
+            let in_time = looks().len() == before;
+            until("the other one has had it, and waits at the next", || looks().len() > before);
+            let left = u32::from_ne_bytes(read(path, slot_at(0) + WOKEN_AT));
+            in_time.then_some(left == mark)
+        })
     });
     lock.release(false).unwrap();
-    place.open(1);
     seen
 }
 
 #[test]
-fn who_comes_to_another_gate_looks_soon_and_leaves_its_mark_alone() {
+fn a_gate_that_serves_no_more_leaves_the_mark_alone() {
     for mark in [0, 1] {
-        until("it looks at once, as in 62 ms", || {
-            who_comes_to_another_gate(mark).is_some_and(|(after, left)| {
-                assert_eq!(left, mark);
-                after < Duration::from_millis(250)
+        until("it has the gate before its slice ends", || {
+            leaves_alone(mark).is_some_and(|alone| {
+                assert!(alone, "{mark}");
+                true
             })
         });
     }
