@@ -48,6 +48,22 @@ test('a wait that is called off, or whose manager is closed, rejects within the 
   await release(holder, place.locker.id)
 })
 
+test('a wait whose time is over rejects with the timers of the loop', async () => {
+  const place = segment()
+  const holder = await heldElsewhere(place)
+  const fate = reasonOf(place.locker.lock({ timeout: 20 }))
+  let over = false
+  void fate.then(() => (over = true))
+  const end = performance.now() + 21
+  while (performance.now() < end);
+  assert.is(over, false)
+  // Of the first turn the timers may have been called already.
+  for (let turns = 0; turns < 2; turns++) await turn()
+  assert.is(over, true)
+  assert.is(((await fate) as LockError).code, 'ERR_ROBUST_LOCK_TIMEOUT')
+  await release(holder, place.locker.id)
+})
+
 test('a signal that is aborted already rejects with its reason, even if the lock is free', async () => {
   const place = segment()
   const { locker, manager } = place

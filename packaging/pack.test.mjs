@@ -93,7 +93,7 @@ test('Jest, on every Node', async () => {
   const jest = [inTools('jest', 'bin', 'jest.js'), '--runInBand', '--rootDir', installed.path('programs', 'jest'), '--config', config]
   await twoAtATime(nodes(), async ({ major, node }) => {
     const { stderr } = await installed.run(node, jest, { node, env: alone(installed) })
-    assert.match(stderr, 'Tests:       6 passed, 6 total', `on Node ${major}`)
+    assert.match(stderr, 'Tests:       8 passed, 8 total', `on Node ${major}`)
   })
 })
 

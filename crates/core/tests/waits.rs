@@ -174,12 +174,22 @@ fn whose_offer_was_in_vain_waits_on_behind_the_same_gate() {
     });
 }
 
+/// Sets it in the end, if that is a panic, too: a scope waits for its threads.
+struct InTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for InTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Another thread waits at the first gate, which somebody has, and its slices have grown to 0.3 s at least; the second gate is
 /// closed. What `act` gives, which is told when that thread has looked up.
 fn beside_a_waiter<R>(place: &Place, act: impl FnOnce(&dyn Fn() -> Vec<Instant>) -> R) -> R {
     let (lock, stop, looks) = (place.lock, AtomicBool::new(false), Mutex::new(Vec::new()));
     place.close(1);
     let given = std::thread::scope(|scope| {
+        let _stop = InTheEnd(&stop);
         scope.spawn(|| {
             let waited = lock.acquire(None, &mut || {
                 looks.lock().unwrap().push(Instant::now());
@@ -189,9 +199,7 @@ fn beside_a_waiter<R>(place: &Place, act: impl FnOnce(&dyn Fn() -> Vec<Instant>)
         });
         let looks = || looks.lock().unwrap().clone();
         until("its slices have grown", || looks().len() >= 3);
-        let given = act(&looks);
-        stop.store(true, Ordering::Release);
-        given
+        act(&looks)
     });
     place.open(1);
     given
@@ -223,6 +231,7 @@ fn leaves_alone(mark: u32) -> Option<bool> {
     let (lock, path, leave) = (place.lock, place.segment.path(), AtomicBool::new(false));
     lock.try_acquire().unwrap();
     let seen = std::thread::scope(|scope| {
+        let _leave = InTheEnd(&leave);
         scope.spawn(|| {
             let go_on = &mut || !leave.load(Ordering::Acquire);
             assert!(lock.wait_for_turn(go_on, &mut || true).is_err());

@@ -1,6 +1,7 @@
 // Jest loads robust-lock anew for each of its test files, into a world of its own, but in one process: the
 // second file's waits must not wake the first one's.
 const { fork } = require('node:child_process')
+const { rmSync } = require('node:fs')
 
 const holder = `${__dirname}/holder.cjs`
 
@@ -25,6 +26,13 @@ test('also after the modules have been reset', async () => {
   expect(after).not.toBe(before)
   await waits(after)
   await waits(before)
+})
+
+test('a warning is no error', async () => {
+  const manager = require('robust-lock').openManager({ name: 'jest-deleted' })
+  rmSync(manager.path)
+  manager.allocateLock()
+  await new Promise((resolve) => setImmediate(resolve))
 })
 
 test('errors have their class and code', () => {
