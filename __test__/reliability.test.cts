@@ -14,7 +14,8 @@ function rustTests(program: string): string {
   return read(existsSync(join(root, file)) ? file : join('crates/core/tests', program, 'main.rs'))
 }
 
-const rows = read('RELIABILITY.md')
+const [, faults = ''] = read('RELIABILITY.md').split('\n## Every fault, and its test\n')
+const rows = faults
   .split('\n')
   .filter((line) => line.startsWith('| ') && !line.startsWith('| fault ') && !line.startsWith('| --- '))
 
