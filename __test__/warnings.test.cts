@@ -81,12 +81,9 @@ for (const provoke of ['allocateLock', 'retrieveLock', 'allocateAndRetrieveLock'
 
 for (const how of ['lock', 'lockSync'] as const) {
   test(`STALE_SEGMENT: seen by a ${how}() that waits`, async () => {
-    const options = { name: unique() }
-    const manager = openManager(options)
-    const locker = manager.allocateLock()
-    const peer = new ProcessPeer()
-    await open(peer, options)
-    await take(peer, locker.id)
+    const place = segment()
+    const { manager, locker } = place
+    const peer = await heldElsewhere(place)
     const warnings = await warningsOf(async () => {
       rmSync(manager.path)
       if (how === 'lockSync') {

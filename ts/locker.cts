@@ -136,7 +136,8 @@ export class Locker {
 
   /**
    * Takes the lock if nobody holds it, this thread included, and does not wait: undefined if it is
-   * held. It overtakes those who wait.
+   * held. It overtakes those who wait. (A helper thread holds a free lock for an instant, to find that it is
+   * free: undefined then, although nobody is inside.)
    *
    * @throws {LockError} ERR_ROBUST_LOCK_TOO_MANY_HELD.
    */

@@ -148,7 +148,7 @@ export class LockState {
     } finally {
       // Once more from here, where it is noticed if no thread can be had. (The end of a vm's time comes
       // through without this.)
-      this.goOn()
+      this.#goOn()
       if (native.results[STALE_SEEN] !== 0) {
         native.results[STALE_SEEN] = 0
         this.segment.warn()
@@ -362,12 +362,12 @@ export class LockState {
     const ms = Math.min(patience, this.#first.left)
     if (ms < LEAST_WAIT_IN_PLACE) return 0
     const begun = now()
-    if (!this.#tryForFirst(ms)) this.goOn()
+    if (!this.#tryForFirst(ms)) this.#goOn()
     return now() - begun
   }
 
   /** Whatever has gone wrong: who waits is waited for. */
-  goOn(): void {
+  #goOn(): void {
     if (this.#first !== undefined && !this.isOwned) this.#arm()
   }
 

@@ -117,7 +117,7 @@ function wake(): void {
     const state = segments[offers[i] as number]?.state(offers[i + 1] as number)
     const instead = offers[i + 3] as number
     if (instead === EARLY && mayWait && early === undefined) early = state
-    else if (state?.offered(instead) === true && lateness(i) > 0) {
+    else if (state?.offered(instead) && lateness(i) > 0) {
       late.push(state)
       latest = Math.max(latest, lateness(i))
     }
